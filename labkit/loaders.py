@@ -1,0 +1,99 @@
+"""Batches of pictures, made on the device that trains on them.
+
+The data set stays one uint8 tensor. An epoch shuffles, crops, flips and normalises it batch by batch
+as tensor operations: no worker processes, no PIL, and the same distribution as torchvision's
+RandomCrop(32, padding=4) + RandomHorizontalFlip + Normalize.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from labkit.datasets import ImageSet
+from labkit.models import default_device
+
+
+def random_crop(images: Tensor, padding: int, generator: torch.Generator) -> Tensor:
+    """Shift each picture by -padding..padding pixels in both directions, black moving in.
+
+    images: (N, C, H, W), any dtype. Returns the same shape and dtype. Offsets are uniform and
+    independent for each picture and direction, drawn on the generator's device.
+    """
+    count, _, height, width = images.shape
+    padded = F.pad(images, [padding] * 4)
+    shifts = torch.randint(2 * padding + 1, (2, count), generator=generator, device=images.device)
+    # every possible crop as a view (N, C, 2p+1, 2p+1, H, W); indexing copies only the ones drawn
+    crops = padded.unfold(2, height, 1).unfold(3, width, 1)
+    return crops[torch.arange(count, device=images.device), :, shifts[0], shifts[1]]
+
+
+def random_flip(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Mirror each picture left to right with probability 1/2; shape and dtype stay."""
+    flip = torch.rand(len(images), generator=generator, device=images.device) < 0.5
+    return torch.where(flip[:, None, None, None], images.flip(3), images)
+
+
+class Loader:
+    """Iterates over (inputs, targets): inputs float32 (B, 3, 32, 32) normalised, targets int64 (B,).
+
+    train=True shuffles, crops and flips, anew in each epoch; train=False keeps the order and the
+    pictures. The last batch may be smaller. Inputs are channels_last in memory, which is the faster
+    layout for convolutions on CPUs and GPUs alike.
+
+    epoch: counted from 0, goes up after each full pass. Together with the seed it decides the
+        shuffling and the augmentation, so that a resumed run sees the batches it would have seen.
+    on_batch: called with the number of pictures after each batch has been used (for progress bars).
+    """
+
+    def __init__(
+        self,
+        data: ImageSet,
+        batch_size: int = 256,
+        train: bool = True,
+        device: torch.device | str | None = None,
+        seed: int = 42,
+        padding: int = 4,
+    ) -> None:
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}, should be at least 1")
+        self.data = data
+        self.batch_size = batch_size
+        self.train = train
+        self.device = torch.device(device) if device is not None else default_device()
+        self.seed = seed
+        self.padding = padding
+        self.epoch = 0
+        self.on_batch: Callable[[int], object] | None = None
+        self._images = data.images.to(self.device)
+        self._labels = data.labels.to(self.device)
+        # (pixel / 255 - mean) / std as one multiplication and one addition
+        std = torch.tensor(data.std, device=self.device).view(1, 3, 1, 1)
+        mean = torch.tensor(data.mean, device=self.device).view(1, 3, 1, 1)
+        self._scale, self._shift = 1 / (255 * std), -mean / std
+
+    def __len__(self) -> int:
+        """Batches in an epoch."""
+        return -(-len(self.data) // self.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        generator = torch.Generator(self.device).manual_seed(self.seed * 100_003 + self.epoch)
+        count = len(self.data)
+        order = torch.randperm(count, generator=generator, device=self.device) if self.train else None
+        for start in range(0, count, self.batch_size):
+            stop = min(start + self.batch_size, count)
+            chosen: Tensor | slice = order[start:stop] if order is not None else slice(start, stop)
+            images = self._images[chosen]
+            if self.train:
+                images = random_flip(random_crop(images, self.padding, generator), generator)
+            yield self._normalise(images), self._labels[chosen]
+            if self.on_batch is not None:
+                self.on_batch(stop - start)
+        self.epoch += 1
+
+    def _normalise(self, images: Tensor) -> Tensor:
+        floats = images.to(torch.float32, memory_format=torch.channels_last)
+        return floats.mul_(self._scale).add_(self._shift)

@@ -1,0 +1,92 @@
+"""Same seed, same result: seeding, determinism, and what a run should write down about its machine."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import random
+import types
+from typing import Any
+
+import numpy as np
+import torch
+
+
+def seed_everything(seed: int = 42, deterministic: bool = True) -> dict[str, Any]:
+    """Seed Python, NumPy and torch (CPU and every GPU); with `deterministic`, fix cuDNN's algorithms too.
+
+    Returns the settings as plain data, for a run's record. Python's own hash seed can be set only
+    before Python starts, so it is reported, not changed.
+    """
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)  # seeds every GPU as well
+    torch.backends.cudnn.deterministic = deterministic
+    torch.backends.cudnn.benchmark = not deterministic
+    return {
+        "seed": seed,
+        "deterministic": deterministic,
+        "PYTHONHASHSEED": os.environ.get("PYTHONHASHSEED", "random"),
+    }
+
+
+def environment(device: torch.device | str = "cpu") -> dict[str, Any]:
+    """Versions and hardware as plain data: what someone needs in order to repeat a figure."""
+    device = torch.device(device)
+    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "system": f"{platform.system()} {platform.machine()}",
+        "device": gpu or f"CPU, {torch.get_num_threads()} threads",
+    }
+
+
+def code_fingerprint(*things: Any) -> str:
+    """A short hash of functions and classes as they are written now, to tell whether they changed since.
+
+    Functions of the same module that they call by name are followed, so that a changed helper
+    counts as a change too. Comments and line numbers do not count.
+    """
+    digest = hashlib.sha256()
+    seen: set[int] = set()
+
+    def add(thing: Any) -> None:
+        owner = getattr(thing, "__self__", None)
+        if isinstance(owner, type):  # STE.apply: the class is what matters
+            thing = owner
+        if id(thing) in seen:
+            return
+        seen.add(id(thing))
+        if isinstance(thing, type):
+            digest.update(thing.__qualname__.encode())
+            for member in vars(thing).values():
+                function = getattr(member, "__func__", member)  # a staticmethod holds its function there
+                if isinstance(function, types.FunctionType):
+                    add(function)
+        elif isinstance(thing, types.FunctionType):
+            add_code(thing.__code__)
+            digest.update(repr((thing.__defaults__, thing.__kwdefaults__)).encode())
+            for name in thing.__code__.co_names:
+                called = thing.__globals__.get(name)
+                if getattr(called, "__module__", None) == thing.__module__:
+                    add(called)
+            for cell in thing.__closure__ or ():
+                add(cell.cell_contents)
+        elif isinstance(thing, int | float | str | bool | None):
+            digest.update(repr(thing).encode())
+
+    def add_code(code: types.CodeType) -> None:
+        digest.update(code.co_code)
+        digest.update(repr(code.co_names).encode())
+        for constant in code.co_consts:
+            if isinstance(constant, types.CodeType):
+                add_code(constant)
+            else:
+                digest.update(repr(constant).encode())
+
+    for thing in things:
+        add(thing)
+    return digest.hexdigest()[:16]

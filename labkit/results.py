@@ -1,0 +1,92 @@
+"""The report's tables, and ours beside them.
+
+`data/report/*.csv` holds the report's numbers, a file a table; `compare` sets measured accuracies
+next to them. Runs on Shapes-10 have no counterpart there, so only their own figures are shown.
+"""
+
+from __future__ import annotations
+
+import csv
+import html
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from labkit.checkpoints import write_atomically
+from labkit.errors import LabError
+from labkit.paths import shipped_data
+from labkit.runs import Run
+
+
+def report_table(name: str) -> dict[str, float]:
+    """A table of the report: the name of each row (a method, or a bit width) and its accuracy, 0 to 1.
+
+    name: `pruning`, `asymmetric`, `symmetric`, `asymmetric_finetuned`, `pruned_quantized_before`,
+        `pruned_quantized_after`. Raises LabError for another name.
+    """
+    folder = shipped_data() / "report"
+    path = folder / f"{name}.csv"
+    if not path.exists():
+        known = ", ".join(sorted(p.stem for p in folder.glob("*.csv")))
+        raise LabError(f"the report has no table {name!r}. It has: {known}.")
+    with path.open(newline="", encoding="utf-8") as file:
+        return {row["row"]: float(row["accuracy"]) for row in csv.DictReader(file)}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Measured accuracies by row, with the report's where it has them."""
+
+    title: str
+    ours: dict[str, float]
+    report: dict[str, float]
+
+    def __str__(self) -> str:
+        width = max(len(row) for row in ("row", *self.ours))
+        lines = [
+            self.title,
+            "  ".join([f"{'':{width}}", "measured", *(["report", "difference"] * bool(self.report))]),
+        ]
+        for row, accuracy in self.ours.items():
+            line = f"{row:{width}}  {accuracy:8.4f}"
+            if row in self.report:
+                line += f"  {self.report[row]:6.4f}  {accuracy - self.report[row]:+10.4f}"
+            lines.append(line)
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        heads = ["", "measured"] + (["report", "difference"] if self.report else [])
+        rows = []
+        for row, accuracy in self.ours.items():
+            cells = [f"{accuracy:.4f}"]
+            if self.report:
+                known = self.report.get(row)
+                cells += [f"{known:.4f}", f"{accuracy - known:+.4f}"] if known is not None else ["", ""]
+            data = "".join(f"<td>{cell}</td>" for cell in cells)
+            rows.append(f"<tr><th scope='row'>{html.escape(row)}</th>{data}</tr>")
+        head = "".join(f"<th scope='col'>{text}</th>" for text in heads)
+        caption = html.escape(self.title)
+        body = f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody>"
+        return f"<table><caption>{caption}</caption>{body}</table>"
+
+
+def compare(
+    table: str, ours: Mapping[Any, float], title: str | None = None, dataset: str = "CIFAR-10"
+) -> Comparison:
+    """Our accuracies next to the report's table of that name; rows are matched as text.
+
+    dataset: the data set that `ours` was measured on; the report's column appears for CIFAR-10 only.
+    """
+    measured = {str(row): float(accuracy) for row, accuracy in ours.items()}
+    report = report_table(table) if dataset == "CIFAR-10" else {}
+    return Comparison(title or f"{table.replace('_', ' ')}, accuracy on {dataset}", measured, report)
+
+
+def write_record(run: Run, path: str | Path, **figures: Any) -> Path:
+    """Write a run's record, with further final figures, as a JSON file (atomically); returns the path."""
+    path = Path(path)
+    text = json.dumps(run.record() | {"figures": figures}, indent=1, default=str) + "\n"
+    write_atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
+    return path

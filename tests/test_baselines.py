@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from labkit import baselines
+from labkit.baselines import RECIPES, Recipe, train_baseline
+from labkit.checkpoints import load_into, notes
+from labkit.models import resnet20
+from labkit.training import evaluate
+from tests.conftest import random_pictures
+
+
+def test_weights_are_written_with_their_recipe_and_figures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(baselines, "shapes10", lambda train: random_pictures(64, seed=int(train)))
+    recipe = Recipe("shapes10", epochs=1, lr=0.05, batch_size=32)
+    out = tmp_path / "w.safetensors"
+    result = train_baseline(recipe, out, tmp_path / "run")
+    assert json.loads(notes(out)["recipe"])["epochs"] == 1
+    assert notes(out)["test_accuracy"] == f"{result.accuracy:.4f}"
+    assert evaluate(load_into(resnet20(), out), random_pictures(64, seed=0)) == result
+    assert (tmp_path / "run" / "checkpoint.pt").exists()
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_reads_as_a_sentence(name: str) -> None:
+    assert RECIPES[name].dataset == name
+    assert f"{RECIPES[name].epochs} epochs" in str(RECIPES[name])

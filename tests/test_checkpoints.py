@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import json
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+
+import labkit
+from labkit import checkpoints
+from labkit.checkpoints import (
+    LabError,
+    load,
+    load_into,
+    read_weights,
+    save,
+    sha256,
+    weights_sha256,
+    write_atomically,
+)
+from labkit.models import resnet20
+
+
+def test_saved_weights_come_back_to_the_bit(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net, other = resnet20(), resnet20()
+    path = tmp_path / "weights.safetensors"
+    digest = save(net, path, recipe="none at all")
+    assert digest == sha256(path)
+    assert checkpoints.notes(path) == {"recipe": "none at all"}
+    assert weights_sha256(other) != weights_sha256(net)
+    load_into(other, path)
+    assert weights_sha256(other) == weights_sha256(net)
+
+
+@pytest.mark.parametrize("name", sorted(checkpoints.shipped()))
+def test_shipped_weights_are_what_was_published(name: str) -> None:
+    entry = checkpoints.shipped()[name]
+    assert sha256(entry.path) == entry.sha256
+    assert entry.path.stat().st_size < 1_200_000
+    assert load(name)(torch.zeros(1, 3, 32, 32)).shape == (1, 10)
+
+
+def test_shapes10_weights_score_what_their_card_says() -> None:
+    entry = checkpoints.shipped()["resnet20-shapes10"]
+    net = load("resnet20-shapes10")
+    result = labkit.evaluate(net, labkit.shapes10(train=False))
+    assert result.accuracy == pytest.approx(entry.test_accuracy, abs=0.001)
+    assert 0.85 <= result.accuracy <= 0.97
+
+
+def test_load_passes_the_quantizer_on() -> None:
+    net = load("resnet20-shapes10", bits=4, quantizer=lambda w, bits, symmetric: w * 0)
+    assert {layer.bits for _, layer in labkit.quantized_layers(net)} == {4}
+
+
+def test_a_changed_shipped_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    save(resnet20(), folder / "w.safetensors")
+    entry = {
+        "file": "w.safetensors",
+        "sha256": "0" * 64,
+        "dataset": "x",
+        "test_accuracy": 0.5,
+        "test_loss": 1.0,
+        "recipe": "",
+    }
+    (folder / "checkpoints.json").write_text(json.dumps({"resnet20-shapes10": entry}))
+    monkeypatch.setattr(checkpoints, "shipped_data", lambda: tmp_path)
+    with pytest.raises(LabError, match="sha256 differs"):
+        load("resnet20-shapes10")
+
+
+def test_baseline_of_ones_own_replaces_the_shipped_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net = resnet20()
+    torch.save(net.state_dict(), tmp_path / "mine.pt")
+    monkeypatch.setenv("LABKIT_BASELINE", str(tmp_path / "mine.pt"))
+    assert weights_sha256(load("resnet20-cifar10")) == weights_sha256(net)
+
+
+def test_unknown_names_say_which_there_are() -> None:
+    with pytest.raises(LabError, match="resnet20-shapes10"):
+        load("resnet50")
+
+
+class Evil:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.system, ("touch pwned",)
+
+
+def test_a_file_with_code_in_it_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({"w": Evil()}, "evil.pt")
+    Path("plain.pt").write_bytes(pickle.dumps(Evil()))
+    for name in ("evil.pt", "plain.pt"):
+        with pytest.raises(LabError):
+            read_weights(name)
+    assert not Path("pwned").exists()
+
+
+def test_files_that_are_no_weights_are_named(tmp_path: Path) -> None:
+    (tmp_path / "half.safetensors").write_bytes(b"\x10\0\0\0")
+    (tmp_path / "empty.pt").write_bytes(b"")
+    torch.save([1, 2], tmp_path / "list.pt")
+    for name in ("half.safetensors", "empty.pt", "list.pt", "missing.pt"):
+        with pytest.raises(LabError, match=name.split(".")[0]):
+            read_weights(tmp_path / name)
+
+
+def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
+    save(torch.nn.Linear(2, 2), tmp_path / "w.safetensors")
+    with pytest.raises(LabError, match="not of this network"):
+        load_into(resnet20(), tmp_path / "w.safetensors")
+
+
+def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("old")
+
+    def fail(part: Path) -> None:
+        part.write_text("half")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(path, fail)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+import torch
+
+from labkit.reproducible import code_fingerprint, environment, seed_everything
+
+
+def helper(x: float) -> float:
+    return x + 1
+
+
+def uses_helper(x: float) -> float:
+    return helper(x)
+
+
+def draws() -> list[float]:
+    return [random.random(), float(np.random.rand()), float(torch.rand(1))]
+
+
+def test_one_call_seeds_everything() -> None:
+    settings = seed_everything(7)
+    first = draws()
+    seed_everything(7)
+    assert draws() == first
+    seed_everything(8)
+    assert draws() != first
+    assert settings["seed"] == 7 and settings["deterministic"] is True
+
+
+def test_environment_is_plain_data() -> None:
+    facts = environment()
+    assert facts["torch"] == torch.__version__ and "CPU" in facts["device"]
+
+
+def make(source: str) -> Any:
+    namespace: dict[str, Any] = {"__name__": "notebook", "torch": torch}
+    exec(source, namespace)
+    return namespace["f"]
+
+
+def test_fingerprint_sees_code_but_not_comments() -> None:
+    base = make("def f(x):\n    return x + 1")
+    assert code_fingerprint(base) == code_fingerprint(make("def f(x):\n    # why\n\n    return x + 1"))
+    assert code_fingerprint(base) != code_fingerprint(make("def f(x):\n    return x + 2"))
+    assert code_fingerprint(base) != code_fingerprint(make("def f(x):\n    return x - 1"))
+    assert code_fingerprint(make("def f(x, k=1): return k")) != code_fingerprint(
+        make("def f(x, k=2): return k")
+    )
+
+
+def test_fingerprint_follows_helpers_and_classes() -> None:
+    code = "def g(x):\n    return x * {}\ndef f(x):\n    return g(x)"
+    assert code_fingerprint(make(code.format(2))) != code_fingerprint(make(code.format(3)))
+    ste = (
+        "class S(torch.autograd.Function):\n"
+        "    @staticmethod\n    def forward(ctx, w):\n        return w * {}\n"
+        "    @staticmethod\n    def backward(ctx, g):\n        return g\n"
+        "f = S.apply"
+    )
+    assert code_fingerprint(make(ste.format(2))) == code_fingerprint(make(ste.format(2)))
+    assert code_fingerprint(make(ste.format(2))) != code_fingerprint(make(ste.format(3)))
+    assert code_fingerprint(uses_helper) == code_fingerprint(uses_helper)
