@@ -39,8 +39,8 @@ class Recipe:
 
 
 RECIPES = {
-    "cifar10": Recipe("cifar10", epochs=40, lr=0.3),
-    "shapes10": Recipe("shapes10", epochs=20, lr=0.3),
+    "cifar10": Recipe("cifar10", epochs=20, lr=0.3),
+    "shapes10": Recipe("shapes10", epochs=12, lr=0.2),
 }
 
 

@@ -1,0 +1,228 @@
+"""The machinery of checks: small functions whose docstring is the sentence that a student reads.
+
+A check passes or fails with what was expected, what came, and a hint that names the likely mistake.
+Instant checks and hidden tests are both suites of such functions. What a student's code prints or
+warns about never counts, and an exception in it costs the check that it broke, nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import io
+import linecache
+import textwrap
+import traceback
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+CheckFunction = Callable[[Any], object]
+MARKS = {"passed": "✓", "failed": "✗", "skipped": "–"}
+
+
+class Failed(Exception):  # noqa: N818 (a verdict, not an error)
+    """A check's verdict: what was expected and what came, with an optional hint."""
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+def expect(condition: object, message: str, hint: str | None = None) -> None:
+    """Fail the check with this sentence unless the condition holds."""
+    if not condition:
+        raise Failed(message, hint)
+
+
+def expect_close(got: Any, wanted: Any, what: str, tolerance: float = 1e-6, hint: str | None = None) -> None:
+    """Fail unless `got` is a finite number or tensor of the shape of `wanted`, equal to within `tolerance`.
+
+    what: names the quantity in the sentence. dtype is not compared; NaN is never close.
+    """
+    try:
+        got_values = as_array(got)
+    except (TypeError, ValueError, RuntimeError):
+        raise Failed(f"{what} should be numbers, but it is {type(got).__name__}", hint) from None
+    values = as_array(wanted)
+    if got_values.shape != values.shape:
+        raise Failed(f"{what} should have shape {values.shape}, but it has {got_values.shape}", hint)
+    with np.errstate(invalid="ignore"):
+        off = np.abs(got_values - values)
+    wrong = ~(off <= tolerance)  # NaN counts as wrong
+    if not wrong.any():
+        return
+    worst = np.unravel_index(int(np.argmax(np.where(np.isnan(off), np.inf, off))), off.shape)
+    where = f" at index {tuple(int(i) for i in worst)}" if off.ndim else ""
+    count = f" ({int(wrong.sum())} of {off.size} values differ)" if off.size > 1 else ""
+    raise Failed(
+        f"{what}{where} should be {values[worst]:.6g}, but it is {got_values[worst]:.6g}{count}", hint
+    )
+
+
+def as_array(value: Any) -> np.ndarray:
+    """A number, array or tensor as a float64 array. Raises TypeError for anything else."""
+    if isinstance(value, Tensor):
+        return value.detach().cpu().to(torch.float64).numpy()
+    if isinstance(value, bool) or value is None:
+        raise TypeError
+    return np.asarray(value, dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one check came to."""
+
+    sentence: str
+    state: str  # passed, failed or skipped
+    points: float
+    message: str = ""
+    hint: str | None = None
+
+    @property
+    def earned(self) -> float:
+        return self.points if self.state == "passed" else 0.0
+
+    def lines(self, with_points: bool) -> str:
+        marks = f" {self.earned:g}/{self.points:g}" if with_points else ""
+        text = f"  {MARKS[self.state]}{marks} {self.sentence}"
+        if self.message:
+            text += "\n" + textwrap.indent(textwrap.fill(self.message, 96, break_long_words=False), "      ")
+        if self.hint:
+            text += "\n" + textwrap.indent(textwrap.fill(f"Hint: {self.hint}", 96), "      ")
+        return text
+
+
+@dataclass(frozen=True)
+class Report:
+    """All outcomes of a suite."""
+
+    name: str
+    outcomes: tuple[Outcome, ...]
+
+    @property
+    def all_passed(self) -> bool:
+        return all(outcome.state == "passed" for outcome in self.outcomes)
+
+    @property
+    def unanswered(self) -> bool:
+        return any(outcome.message == UNANSWERED for outcome in self.outcomes)
+
+    @property
+    def passed(self) -> int:
+        return sum(outcome.state == "passed" for outcome in self.outcomes)
+
+    @property
+    def summary(self) -> str:
+        return f"{self.passed} of {len(self.outcomes)} public checks passed"
+
+    @property
+    def points(self) -> float:
+        return float(sum(outcome.earned for outcome in self.outcomes))
+
+    @property
+    def possible(self) -> float:
+        return float(sum(outcome.points for outcome in self.outcomes))
+
+
+UNANSWERED = "not answered yet: the stub's NotImplementedError is still there."
+
+
+class Suite:
+    """Checks of one answer, run in order.
+
+    answer: the student's function or class; each check function is called with it.
+    name: what to call it when printing; by default its own name.
+
+        hidden = labkit.check.Suite(prune_by_percentage)
+
+        @hidden.check(points=2)
+        def keeps_the_largest(prune):
+            "Weights at or above the threshold stay exactly as they were."
+            ...
+
+        hidden.score()      # prints a sentence for each check, returns the points
+    """
+
+    def __init__(self, answer: Any, name: str | None = None) -> None:
+        self.answer = answer
+        self.name = name or str(getattr(answer, "__name__", type(answer).__name__))
+        self._checks: list[tuple[CheckFunction, float, CheckFunction | None]] = []
+
+    def check(
+        self, points: float = 1.0, after: CheckFunction | None = None
+    ) -> Callable[[CheckFunction], CheckFunction]:
+        """Register a check. `after`: an earlier check; if that did not pass, this one is skipped."""
+
+        def register(function: CheckFunction) -> CheckFunction:
+            if not function.__doc__:
+                raise ValueError(f"check {function.__name__} needs a docstring: it is what the student reads")
+            self._checks.append((function, points, after))
+            return function
+
+        return register
+
+    def run(self, quiet: bool = True) -> Report:
+        """Run all checks. quiet: what the answer prints is dropped."""
+        outcomes: dict[CheckFunction, Outcome] = {}
+        unanswered = False
+        for function, points, after in self._checks:
+            sentence = " ".join(inspect.getdoc(function).split())  # type: ignore[union-attr]
+            if unanswered or (after is not None and outcomes[after].state != "passed"):
+                outcomes[function] = Outcome(sentence, "skipped", points)
+                continue
+            outcome = _run_one(function, sentence, points, self.answer, quiet)
+            unanswered = outcome.message == UNANSWERED
+            outcomes[function] = outcome
+        return Report(self.name, tuple(outcomes.values()))
+
+    def score(self) -> float:
+        """Run, print one sentence for each check, and return the points: the last line of a test cell."""
+        report = self.run()
+        print(f"{self.name}: {report.points:g} of {report.possible:g} points")
+        for outcome in report.outcomes:
+            print(outcome.lines(with_points=True))
+        return report.points
+
+
+def _run_one(function: CheckFunction, sentence: str, points: float, answer: Any, quiet: bool) -> Outcome:
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore")
+        if quiet:
+            stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
+            stack.enter_context(contextlib.redirect_stderr(io.StringIO()))
+        try:
+            function(answer)
+        except Failed as verdict:
+            return Outcome(sentence, "failed", points, str(verdict), verdict.hint)
+        except NotImplementedError:
+            return Outcome(sentence, "failed", points, UNANSWERED)
+        except Exception as error:
+            return Outcome(sentence, "failed", points, *_explain(error, function))
+    return Outcome(sentence, "passed", points)
+
+
+def _explain(error: Exception, function: CheckFunction) -> tuple[str, str | None]:
+    """(what the student's code raised and in which of their lines, a hint if the error is a known one)."""
+    text = str(error).strip().splitlines()
+    message = f"it raised {type(error).__name__}" + (f": {text[0][:200]}" if text else "")
+    frames = traceback.extract_tb(error.__traceback__)
+    checker = function.__code__.co_name
+    inside = [i for i, frame in enumerate(frames) if frame.name == checker]
+    theirs = [f for f in frames[inside[-1] + 1 :] if "site-packages" not in f.filename] if inside else []
+    theirs = [f for f in theirs if not f.filename.startswith(("<frozen", _LABKIT))]
+    if theirs:
+        line = linecache.getline(theirs[-1].filename, theirs[-1].lineno or 0).strip()
+        message += f" (line {theirs[-1].lineno} of your cell: {line})" if line else ""
+    if "CUDA" in message or "NVIDIA" in message:
+        return message, "grading has no GPU: use .to(weight.device) rather than .cuda()."
+    return message, None
+
+
+_LABKIT = __file__.rsplit("check", 1)[0]

@@ -1,0 +1,144 @@
+"""Takes a function that a student wrote in one notebook into another.
+
+Notebook 03 needs the `prune_by_percentage` of notebook 01. `from_notebook` reads the definitions of
+the sibling notebook (imports, functions, classes, constants: never its experiments) and hands the
+function over. While grading, the reference solution stands in where the student's own does not pass
+its public checks, so that one mistake costs its marks once.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import importlib
+import json
+import linecache
+import math
+import os
+import random
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn, optim
+from torch.nn import functional as F
+
+from labkit.errors import LabError
+from labkit.models import default_device
+
+DEFINITIONS = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+
+
+def from_notebook(notebook: str, name: str) -> Any:
+    """The student's `name` from the sibling notebook `notebook` (file name without `.ipynb`).
+
+    Looked for beside this notebook, then in Google Drive's folder for Colab, also as `Copy of ...`.
+    If it is missing or unanswered, what comes back raises a LabError with advice when it is called,
+    so that the cells which do not need it still run.
+    """
+    reference = os.environ.get("LABKIT_REFERENCE")  # set by the grading configuration only
+    try:
+        own = definitions(find_notebook(notebook))[name]
+    except (LabError, KeyError) as error:
+        if reference:
+            return definitions(Path(reference) / f"{notebook}.ipynb")[name]
+        reason = str(error) if isinstance(error, LabError) else f"{notebook}.ipynb does not define {name}."
+        return _stand_in(name, f"{reason}\nWrite {name} there first, or paste yours into a cell here.")
+    report = importlib.import_module("labkit.check").report(name, own)
+    if reference and not report.all_passed:
+        return definitions(Path(reference) / f"{notebook}.ipynb")[name]
+    if report.unanswered:
+        return _stand_in(name, f"{name} is not written yet in {notebook}.ipynb: go there first.")
+    print(f"{name}: yours, from {notebook}.ipynb ({report.summary})")
+    return own
+
+
+def find_notebook(notebook: str) -> Path:
+    """The path of a sibling notebook. Raises LabError if it is nowhere to be found."""
+    places = [Path.cwd(), Path("/content"), Path("/content/drive/MyDrive/Colab Notebooks")]
+    for place in places:
+        for file in (f"{notebook}.ipynb", f"Copy of {notebook}.ipynb"):
+            if (place / file).is_file():
+                return place / file
+    raise LabError(f"{notebook}.ipynb is not beside this notebook (looked in {Path.cwd()}).")
+
+
+def definitions(path: Path) -> dict[str, Any]:
+    """The names that a notebook's definitions make, with the lab's usual imports around them.
+
+    Raises LabError if the file is no notebook.
+    """
+    try:
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    except (OSError, ValueError, KeyError):
+        raise LabError(f"{path.name} cannot be read as a notebook.") from None
+    namespace: dict[str, Any] = {
+        "__name__": path.stem, "math": math, "random": random, "time": time, "np": np, "torch": torch,
+        "nn": nn, "F": F, "optim": optim, "device": str(default_device()),
+        "labkit": importlib.import_module("labkit"), "plt": _LazyPyplot(),
+    }  # fmt: skip
+    for number, source in enumerate(_code_cells(cells), start=1):
+        file = f"<{path.stem}, code cell {number}>"
+        linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)  # for tracebacks
+        for node in filter(_is_definition, _parse(source)):
+            # one at a time: what fails here would have failed in the notebook, and takes only its own name along
+            with contextlib.suppress(Exception):
+                code = compile(ast.Module([node], []), file, "exec")
+                exec(code, namespace)  # noqa: S102 (the student's own code, as in a cell)
+    return namespace
+
+
+def _code_cells(cells: list[dict[str, Any]]) -> Iterator[str]:
+    """Sources of the code cells but tests and experiments, without lines that only IPython understands."""
+    for cell in cells:
+        metadata = cell.get("metadata", {})
+        if cell.get("cell_type") != "code" or metadata.get("nbgrader", {}).get("grade"):
+            continue
+        if "experiment" in metadata.get("tags", []):
+            continue
+        source = "".join(cell["source"])
+        if not source.lstrip().startswith("%%"):
+            lines = source.splitlines(keepends=True)
+            yield "".join("\n" if line.lstrip().startswith(("%", "!", "?")) else line for line in lines)
+
+
+def _parse(source: str) -> list[ast.stmt]:
+    try:
+        return ast.parse(source).body
+    except SyntaxError:
+        return []  # the notebook itself shows the student this error; here the name is then missing
+
+
+def _is_definition(node: ast.stmt) -> bool:
+    if isinstance(node, ast.Assign | ast.AnnAssign):
+        # constants and aliases, but nothing that calculates: that could be an experiment
+        return isinstance(
+            node.value, ast.Constant | ast.Name | ast.Attribute | ast.Lambda | ast.UnaryOp | ast.Tuple
+        )
+    return isinstance(node, DEFINITIONS)
+
+
+class _LazyPyplot:
+    """`plt`, imported when a student's function really draws."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(importlib.import_module("matplotlib.pyplot"), name)
+
+
+def _stand_in(name: str, advice: str) -> Any:
+    print(advice)
+
+    class Missing:
+        def __call__(self, *_: Any, **__: Any) -> Any:
+            raise LabError(advice)
+
+        def __getattr__(self, attribute: str) -> Any:
+            raise LabError(advice)
+
+        def __repr__(self) -> str:
+            return f"<{name}: not written yet>"
+
+    return Missing()

@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from labkit.errors import LabError
+from labkit.siblings import definitions, from_notebook
+
+RIGHT = """def prune_by_percentage(layer, q=70.0):
+    w = layer.weight.data
+    w.mul_(w.abs() >= np.percentile(w.abs().numpy(), q))
+"""
+WRONG = RIGHT.replace("np.percentile(w.abs()", "np.percentile(w")
+STUB = "def prune_by_percentage(layer, q=70.0):\n    raise NotImplementedError('...')\n"
+
+
+def write(
+    folder: Path,
+    *cells: str,
+    name: str = "01_percentile_pruning",
+    kinds: dict[int, dict[str, Any]] | None = None,
+) -> Path:
+    body = [
+        {
+            "cell_type": "code",
+            "metadata": {"nbgrader": (kinds or {}).get(i, {})},
+            "source": cell.splitlines(keepends=True),
+        }
+        for i, cell in enumerate(cells)
+    ]
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{name}.ipynb"
+    path.write_text(json.dumps({"cells": body}))
+    return path
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("LABKIT_REFERENCE", raising=False)
+    return tmp_path
+
+
+def prunes(function: Any) -> bool:
+    from labkit.check import report
+
+    return report("prune_by_percentage", function).all_passed
+
+
+def test_the_students_own_function_comes_over(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(here, RIGHT)
+    assert prunes(from_notebook("01_percentile_pruning", "prune_by_percentage"))
+    assert "yours, from 01_percentile_pruning.ipynb (3 of 3" in capsys.readouterr().out
+
+
+def test_a_wrong_one_is_the_students_too(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(here, WRONG)
+    assert not prunes(from_notebook("01_percentile_pruning", "prune_by_percentage"))
+    assert "of 3 public checks passed" in capsys.readouterr().out
+
+
+def test_helpers_constants_and_imports_come_along_but_no_experiment_runs(here: Path) -> None:
+    path = write(
+        here,
+        "%matplotlib inline\nimport itertools\nEPS = 1e-8\n",
+        "!pip install something\ndef twice(x):\n    return 2 * x + EPS\n",
+        "%%time\nraise RuntimeError('a magic cell')\n",
+        "expensive = twice(print('ran'))\nraise RuntimeError('an experiment')\n",
+        "this is not python\n",
+        "def f(x):\n    return next(itertools.repeat(twice(x)))\n",
+        "def f(x):\n    return 'from a test cell'\n",
+        "alias = nowhere\ndef g(x, y=nowhere):\n    pass\n",
+        kinds={6: {"grade": True}},
+    )
+    names = definitions(path)
+    assert names["f"](3) == 6 + 1e-8
+    assert not {"expensive", "alias", "g"} & set(names)
+
+
+def test_missing_and_unanswered_ones_say_so_when_called(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    missing = from_notebook("01_percentile_pruning", "prune_by_percentage")
+    with pytest.raises(LabError, match="not beside this notebook"):
+        missing(None, q=3)
+    write(here, STUB)
+    unanswered = from_notebook("01_percentile_pruning", "prune_by_percentage")
+    with pytest.raises(LabError, match="not written yet"):
+        unanswered(None)
+    with pytest.raises(LabError, match="not written yet"):
+        unanswered.apply
+    write(here, "x = 1")
+    with pytest.raises(LabError, match="does not define prune_by_percentage"):
+        from_notebook("01_percentile_pruning", "prune_by_percentage")(None)
+
+
+def test_colabs_copy_is_found(here: Path) -> None:
+    write(here, RIGHT, name="Copy of 01_percentile_pruning")
+    assert prunes(from_notebook("01_percentile_pruning", "prune_by_percentage"))
+
+
+@pytest.mark.parametrize(
+    "own", [WRONG, STUB, "x = 1", None, "def prune_by_percentage(l, q=1, undefined=nowhere): pass"]
+)
+def test_while_grading_the_reference_stands_in(
+    here: Path, monkeypatch: pytest.MonkeyPatch, own: str | None
+) -> None:
+    write(here / "source", RIGHT)
+    monkeypatch.setenv("LABKIT_REFERENCE", str(here / "source"))
+    if own is not None:
+        write(here, own)
+    assert prunes(from_notebook("01_percentile_pruning", "prune_by_percentage"))
+
+
+def test_while_grading_a_right_answer_is_still_the_students(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(here / "source", RIGHT)
+    write(here, RIGHT + "prune_by_percentage.mine = 1\n", "def mark(): pass\n")
+    monkeypatch.setenv("LABKIT_REFERENCE", str(here / "source"))
+    found = from_notebook("01_percentile_pruning", "prune_by_percentage")
+    assert "mark" in found.__globals__
