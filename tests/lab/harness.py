@@ -1,0 +1,154 @@
+"""Runs an answer against the test cells of a source notebook, in a process of its own.
+
+The cells are taken from the notebook as they stand; set-up cells first, then the answer in place of
+the reference solution, then the test cells in order. What a test cell's last line evaluates to is its
+points, as nbgrader counts them.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import io
+import json
+import linecache
+import multiprocessing
+import os
+import re
+import traceback
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+SOURCE = REPOSITORY / "notebooks" / "source" / "compression"
+ANSWERS = Path(__file__).parent / "answers"
+TIMEOUT = 120  # seconds; an answer takes about one
+
+# forking a parent that has these makes each process cheap
+import matplotlib  # noqa: E402
+import torch  # noqa: E402
+
+matplotlib.use("agg")
+import matplotlib.pyplot  # noqa: E402
+
+torch.set_num_threads(1)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One way to write a graded function: `kind` is `right` or `wrong`, `title` says what is special."""
+
+    function: str
+    kind: str
+    title: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Graded:
+    """A graded function of a notebook: the answer cell's grade id, and its test cells."""
+
+    notebook: str
+    function: str
+    tests: tuple[str, ...]
+
+
+# which test cells belong to which function is told by the order: those between two answer cells
+@lru_cache
+def cells_of(notebook: str) -> tuple[dict[str, Any], ...]:
+    text = (SOURCE / f"{notebook}.ipynb").read_text(encoding="utf-8")
+    return tuple(cell | {"source": "".join(cell["source"])} for cell in json.loads(text)["cells"])
+
+
+def tags(cell: dict[str, Any]) -> list[str]:
+    return list(cell["metadata"].get("tags", []))
+
+
+def grade_id(cell: dict[str, Any]) -> str:
+    return str(cell["metadata"]["nbgrader"]["grade_id"])
+
+
+def graded_functions() -> list[Graded]:
+    """Every graded function of every source notebook."""
+    found = []
+    for path in sorted(SOURCE.glob("*.ipynb")):
+        answer, tests = None, []
+        for cell in [*cells_of(path.stem), None]:
+            if cell is None or "answer" in tags(cell):
+                if answer is not None:
+                    found.append(Graded(path.stem, answer, tuple(tests)))
+                answer, tests = (grade_id(cell) if cell else None), []
+            elif "test" in tags(cell):
+                tests.append(grade_id(cell))
+    return found
+
+
+def answers(function: str) -> list[Answer]:
+    """The answers in `answers/<function>.py`, split at lines like `# === right: pure torch`."""
+    text = (ANSWERS / f"{function}.py").read_text(encoding="utf-8")
+    parts = re.split(r"^# === (right|wrong): (.+)$", text, flags=re.MULTILINE)[1:]
+    return [
+        Answer(function, kind, title, source.strip() + "\n")
+        for kind, title, source in zip(parts[::3], parts[1::3], parts[2::3], strict=True)
+    ]
+
+
+def points(notebook: str, test: str) -> float:
+    cell = next(c for c in cells_of(notebook) if "test" in tags(c) and grade_id(c) == test)
+    return float(cell["metadata"]["nbgrader"]["points"])
+
+
+def grade(graded: Graded, answer_source: str) -> tuple[dict[str, float], str]:
+    """(points by test cell, what was printed) of an answer, run in a process of its own."""
+    context = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_run, args=(graded, answer_source, sender))
+    process.start()
+    sender.close()
+    try:
+        if not receiver.poll(TIMEOUT):
+            return dict.fromkeys(graded.tests, 0.0), "timeout"
+        return receiver.recv()
+    except EOFError:
+        return dict.fromkeys(graded.tests, 0.0), "crashed"
+    finally:
+        process.kill()
+        process.join()
+
+
+def _run(graded: Graded, answer_source: str, sender: Any) -> None:
+    os.chdir(SOURCE)  # sibling notebooks are looked for in the working directory
+    os.environ["LABKIT_PROFILE"] = "quick"
+    namespace: dict[str, Any] = {"__name__": "__main__"}
+    scores: dict[str, float] = {}
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+        for cell in cells_of(graded.notebook):
+            if "setup" in tags(cell):
+                _execute(cell["source"], namespace, cell["id"])
+        try:
+            _execute(answer_source, namespace, "answer")
+        except Exception:
+            traceback.print_exc()
+        for cell in cells_of(graded.notebook):
+            if "test" in tags(cell) and grade_id(cell) in graded.tests:
+                try:
+                    value = _execute(cell["source"], namespace, cell["id"])
+                    assert isinstance(value, float), f"{grade_id(cell)} ends in {value!r}, not in points"
+                except Exception:
+                    traceback.print_exc()
+                    value = 0.0
+                scores[grade_id(cell)] = value
+    sender.send((scores, printed.getvalue()))
+
+
+def _execute(source: str, namespace: dict[str, Any], name: str) -> Any:
+    """Run a cell; the value of its last line, if that is an expression."""
+    file = f"<cell {name}>"
+    linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
+    module = ast.parse(source)
+    last = module.body.pop() if module.body and isinstance(module.body[-1], ast.Expr) else None
+    exec(compile(module, file, "exec"), namespace)
+    return eval(compile(ast.Expression(last.value), file, "eval"), namespace) if last else None
