@@ -95,7 +95,7 @@ PROFILES = {
     "quick": Profile(
         name="quick", dataset="Shapes-10", baseline_name="resnet20-shapes10",
         epochs=4, ramp_epochs=2, lr=0.01, batch_size=64,
-        train_size=1000, test_size=1000, scan_size=200,
+        train_size=600, test_size=500, scan_size=200,
     ),
 }  # fmt: skip
 

@@ -23,7 +23,7 @@ class EpochProgress:
             desc=label,
             unit=" images",
             unit_scale=True,
-            mininterval=0.5,
+            mininterval=1.0,
             leave=False,
             file=sys.stdout,
             disable=bool(os.environ.get("LABKIT_GRADING")),

@@ -6,6 +6,7 @@ import hashlib
 import os
 import platform
 import random
+import sys
 import types
 from typing import Any
 
@@ -70,9 +71,14 @@ def code_fingerprint(*things: Any) -> str:
             add_code(thing.__code__)
             digest.update(repr((thing.__defaults__, thing.__kwdefaults__)).encode())
             for name in thing.__code__.co_names:
-                called = thing.__globals__.get(name)
-                if getattr(called, "__module__", None) == thing.__module__:
-                    add(called)
+                used = thing.__globals__.get(name)
+                # this notebook's functions and those of its siblings, which are no imported modules
+                if (
+                    getattr(used, "__module__", None) in (thing.__module__, "__main__")
+                    or (isinstance(used, types.FunctionType) and used.__module__ not in sys.modules)
+                    or isinstance(used, int | float | str)
+                ):
+                    add(used)
             for cell in thing.__closure__ or ():
                 add(cell.cell_contents)
         elif isinstance(thing, int | float | str | bool | None):

@@ -84,7 +84,7 @@ def definitions(path: Path) -> dict[str, Any]:
         file = f"<{path.stem}, code cell {number}>"
         linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)  # for tracebacks
         for node in filter(_is_definition, _parse(source)):
-            # one at a time: what fails here would have failed in the notebook, and takes only its own name along
+            # one at a time: what fails takes only its own name along
             with contextlib.suppress(Exception):
                 code = compile(ast.Module([node], []), file, "exec")
                 exec(code, namespace)  # noqa: S102 (the student's own code, as in a cell)
@@ -115,9 +115,9 @@ def _parse(source: str) -> list[ast.stmt]:
 def _is_definition(node: ast.stmt) -> bool:
     if isinstance(node, ast.Assign | ast.AnnAssign):
         # constants and aliases, but nothing that calculates: that could be an experiment
-        return isinstance(
-            node.value, ast.Constant | ast.Name | ast.Attribute | ast.Lambda | ast.UnaryOp | ast.Tuple
-        )
+        if isinstance(node.value, ast.Lambda):
+            return True
+        return not any(isinstance(part, ast.Call | ast.Subscript) for part in ast.walk(node))
     return isinstance(node, DEFINITIONS)
 
 

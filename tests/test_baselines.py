@@ -4,10 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from labkit import baselines
 from labkit.baselines import RECIPES, Recipe, train_baseline
 from labkit.checkpoints import load_into, notes
+from labkit.cli import app
 from labkit.models import resnet20
 from labkit.training import evaluate
 from tests.conftest import random_pictures
@@ -30,3 +32,24 @@ def test_weights_are_written_with_their_recipe_and_figures(
 def test_a_recipe_reads_as_a_sentence(name: str) -> None:
     assert RECIPES[name].dataset == name
     assert f"{RECIPES[name].epochs} epochs" in str(RECIPES[name])
+
+
+def test_the_command_says_what_it_does_not_know() -> None:
+    runner = CliRunner()
+    for arguments, sentence in (
+        (["train", "mnist"], "cifar10 or shapes10"),
+        (["train", "--precision", "int8"], "bfloat16"),
+    ):
+        result = runner.invoke(app, arguments)
+        assert result.exit_code == 2 and sentence in result.output
+
+
+def test_the_command_trains_and_says_where_the_weights_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(baselines, "shapes10", lambda train: random_pictures(64, seed=int(train)))
+    result = CliRunner().invoke(app, ["train", "shapes10", "--epochs", "1"])
+    assert result.exit_code == 0, result.output
+    assert "1 epochs" in result.output and "weights in resnet20-shapes10.safetensors" in result.output
+    assert Path("resnet20-shapes10.safetensors").exists()

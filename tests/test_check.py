@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import linecache
 import sys
 import warnings
 from typing import Any
@@ -68,13 +69,39 @@ def test_an_unwritten_answer_is_told_apart(capsys: pytest.CaptureFixture[str]) -
 
 
 def test_an_exception_names_the_students_line_not_ours(capsys: pytest.CaptureFixture[str]) -> None:
-    def breaks(x: float) -> float:
-        return torch.zeros(2) @ torch.zeros(3)  # type: ignore[return-value]
-
-    assert suite_of(breaks).score() == 0.0
+    source = "def breaks(x):\n    return torch.zeros(2) @ torch.zeros(3)\n"
+    linecache.cache["<their cell>"] = (len(source), None, source.splitlines(keepends=True), "<their cell>")
+    names: dict[str, Any] = {"torch": torch}
+    exec(compile(source, "<their cell>", "exec"), names)
+    assert suite_of(names["breaks"]).score() == 0.0
     out = capsys.readouterr().out
-    assert "it raised RuntimeError" in out and "torch.zeros(2) @ torch.zeros(3)" in out
+    assert "it raised RuntimeError" in out
+    assert "line 2 of your cell: return torch.zeros(2) @" in " ".join(out.split())
     assert "Traceback" not in out and "expect(" not in out
+
+
+def test_an_exception_in_a_hidden_tests_own_line_shows_nothing_of_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    suite = Suite(lambda x: None, "nothing")
+
+    @suite.check()
+    def adds(f: Any) -> None:
+        """The answer can be added to."""
+        f(1) + 41  # a secret of the test
+
+    suite.score()
+    out = capsys.readouterr().out
+    assert "it raised TypeError" in out and "41" not in out
+
+
+def test_a_later_stub_costs_only_its_own_check() -> None:
+    def first_half(x: float) -> float:
+        if x < 0:
+            raise NotImplementedError
+        return 2 * x
+
+    assert suite_of(first_half).score() == 2.0
 
 
 @pytest.mark.parametrize(

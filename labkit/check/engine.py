@@ -177,7 +177,7 @@ class Suite:
                 outcomes[function] = Outcome(sentence, "skipped", points)
                 continue
             outcome = _run_one(function, sentence, points, self.answer, quiet)
-            unanswered = outcome.message == UNANSWERED
+            unanswered = not outcomes and outcome.message == UNANSWERED
             outcomes[function] = outcome
         return Report(self.name, tuple(outcomes.values()))
 
@@ -212,11 +212,10 @@ def _explain(error: Exception, function: CheckFunction) -> tuple[str, str | None
     """(what the student's code raised and in which of their lines, a hint if the error is a known one)."""
     text = str(error).strip().splitlines()
     message = f"it raised {type(error).__name__}" + (f": {text[0][:200]}" if text else "")
+    # only the student's own lines: none of the libraries', and above all none of a hidden test's
+    ours = (function.__code__.co_filename, _LABKIT, "<frozen")
     frames = traceback.extract_tb(error.__traceback__)
-    checker = function.__code__.co_name
-    inside = [i for i, frame in enumerate(frames) if frame.name == checker]
-    theirs = [f for f in frames[inside[-1] + 1 :] if "site-packages" not in f.filename] if inside else []
-    theirs = [f for f in theirs if not f.filename.startswith(("<frozen", _LABKIT))]
+    theirs = [f for f in frames if not f.filename.startswith(ours) and "site-packages" not in f.filename]
     if theirs:
         line = linecache.getline(theirs[-1].filename, theirs[-1].lineno or 0).strip()
         message += f" (line {theirs[-1].lineno} of your cell: {line})" if line else ""

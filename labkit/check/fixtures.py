@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from labkit.models import QuantizedConv, Quantizer
+from labkit.models import QuantizedConv, Quantizer, default_device
 
 Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
 
@@ -103,7 +103,8 @@ def batches(count: int = 6, size: int = 8, seed: int = 0) -> DataLoader[tuple[Te
     generator = torch.Generator().manual_seed(seed)
     inputs = torch.randn(count * size, 3, 8, 8, generator=generator)
     targets = torch.randint(10, (count * size,), generator=generator)
-    return DataLoader(TensorDataset(inputs, targets), batch_size=size)
+    device = default_device()
+    return DataLoader(TensorDataset(inputs.to(device), targets.to(device)), batch_size=size)
 
 
 def restless_optimizer(
@@ -118,7 +119,7 @@ def restless_optimizer(
     before = copy.deepcopy(net.state_dict())
     generator = torch.Generator().manual_seed(seed)
     for parameter in net.parameters():
-        parameter.grad = torch.randn(parameter.shape, generator=generator)
+        parameter.grad = torch.randn(parameter.shape, generator=generator).to(parameter.device)
     optimizer.step()
     optimizer.zero_grad()
     net.load_state_dict(before)

@@ -16,7 +16,7 @@ from torch import nn
 
 from labkit.check.engine import Suite, expect, expect_close
 from labkit.check.fixtures import RoundToSteps, TinyNet, batches, linear, restless_optimizer, with_weight
-from labkit.models import prunable_layers
+from labkit.models import default_device, prunable_layers
 from labkit.sparsity import sparsity
 
 
@@ -188,9 +188,8 @@ def STE(answer: Any, symmetric: bool = False) -> Suite:  # noqa: N802 (named aft
     def levels(ste: Any) -> None:
         """At 2 bits each of six weights lands on the nearest of four levels."""
         got = ste.apply(w.clone(), 2, symmetric)
-        hint = (
-            "the levels are k / (2^bit - 1) of the way from the lowest to the highest, k = 0 ... 2^bit - 1."
-        )
+        ends = "-m to m, m = max|w|" if symmetric else "the lowest weight to the highest"
+        hint = f"the levels are k / (2^bit - 1) of the way from {ends}; k = 0 ... 2^bit - 1."
         expect_close(got, wanted, "STE.apply(w, 2)", 1e-5, hint)
 
     @suite.check()
@@ -273,6 +272,7 @@ def _names_used(thing: Any) -> Iterator[tuple[object, ...]]:
 
 def _half_pruned(net: TinyNet) -> tuple[TinyNet, torch.optim.SGD]:
     """`net` with the smaller half of each prunable layer at zero, and an optimizer that already moves."""
+    net.to(default_device())  # where the notebook's `device` is, for answers that move their batches there
     optimizer = restless_optimizer(net)
     for _, layer in prunable_layers(net):
         magnitude = layer.weight.detach().abs()

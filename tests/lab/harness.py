@@ -29,6 +29,7 @@ TIMEOUT = 120  # seconds; an answer takes about one
 # forking a parent that has these makes each process cheap
 import matplotlib  # noqa: E402
 import torch  # noqa: E402
+import torch._dynamo  # noqa: E402 (the first optimizer imports it)
 
 matplotlib.use("agg")
 import matplotlib.pyplot  # noqa: E402

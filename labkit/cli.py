@@ -1,0 +1,131 @@
+"""The `labkit` command. Commands import what they need when they run, so that `labkit --help` is quick."""
+
+from __future__ import annotations
+
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from labkit.errors import LabError
+
+
+class _Sentences(TyperGroup):
+    """Prints a user's mistake as a sentence, without a traceback; a bug of ours keeps its traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except LabError as error:
+            lines = [line.strip() for line in str(error).splitlines()]
+            typer.echo("labkit: " + ("\n" + " " * len("labkit: ")).join(lines), err=True)
+            raise typer.Exit(2) from None
+
+
+app = typer.Typer(
+    cls=_Sentences,
+    help="Prune and quantize a ResNet-20: the course lab's command.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.callback()
+def _main() -> None:
+    """Keeps `labkit` a command with subcommands."""
+
+
+@app.command()
+def data(
+    repair: Annotated[bool, typer.Option("--repair", help="Mend a damaged copy.")] = False,
+    status: Annotated[bool, typer.Option("--status", help="Only say what is where.")] = False,
+    root: Annotated[
+        Path | None, typer.Option("--root", help="Look here first, and download to here.")
+    ] = None,
+) -> None:
+    """Where CIFAR-10 lies on this machine; downloads it if it is nowhere."""
+    from labkit import download
+
+    if not status:
+        typer.echo(f"CIFAR-10 is in {download.fetch_cifar10(root, repair=repair)}")
+        return
+    for line in download.status(root):
+        typer.echo(line)
+
+
+@app.command()
+def train(
+    dataset: Annotated[str, typer.Argument(help="cifar10 or shapes10.")] = "cifar10",
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="The weights file.", show_default="resnet20-<dataset>.safetensors"),
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option("--epochs", min=1, help="Another number of epochs than the recipe's.")
+    ] = None,
+    precision: Annotated[
+        str, typer.Option("--precision", help="float32, or bfloat16 where the hardware has it.")
+    ] = "float32",
+    seed: Annotated[int, typer.Option("--seed", help="Decides weights, shuffling and augmentation.")] = 42,
+) -> None:
+    """Train the network that the lab starts from. Goes on where it was if it was interrupted."""
+    from dataclasses import replace
+
+    from labkit.baselines import RECIPES, train_baseline
+
+    if dataset not in RECIPES:
+        raise LabError(f"there is no recipe for {dataset!r}: it can be {' or '.join(RECIPES)}.")
+    if precision not in ("float32", "bfloat16"):
+        raise LabError(f"--precision {precision} is not known: it can be float32 or bfloat16.")
+    recipe = replace(RECIPES[dataset], precision=precision, seed=seed)
+    recipe = replace(recipe, epochs=epochs or recipe.epochs)
+    out = out or Path(f"resnet20-{dataset}.safetensors")
+    typer.echo(f"{recipe}")
+    result = train_baseline(recipe, out, Path("runs") / f"train-{dataset}-{seed}")
+    typer.echo(f"test accuracy {result.accuracy:.4f}, loss {result.loss:.4f}; weights in {out}")
+    if dataset == "cifar10":
+        typer.echo(f"the notebooks start from them with LABKIT_BASELINE={out.resolve()}")
+
+
+@app.command()
+def doctor() -> None:
+    """Look over this installation; each line that is not well says what to do."""
+    from labkit.doctor import examine
+
+    findings = examine()
+    for finding in findings:
+        typer.echo(f"{'ok  ' if finding.well else 'look'}  {finding.what}: {finding.found}")
+        if finding.advice:
+            typer.echo(f"      {finding.advice}")
+    if any(finding.needed and not finding.well for finding in findings):
+        raise typer.Exit(1)
+
+
+def _add_instructors_commands() -> None:
+    if find_spec("nbgrader") is not None:
+        from labkit.grading.cli import add_commands
+
+        add_commands(app)
+        return
+
+    def missing(ctx: typer.Context) -> None:
+        """For instructors; needs the extra `grade`."""
+        raise LabError(
+            f"`labkit {ctx.info_name}` needs the instructor's extra, which is not installed: "
+            "pip install 'labkit[grade]', or pip install -e '.[grade]' in a checkout."
+        )
+
+    for name in ("release", "grade"):
+        app.command(name, context_settings={"ignore_unknown_options": True, "allow_extra_args": True})(
+            missing
+        )
+
+
+_add_instructors_commands()
+
+if __name__ == "__main__":
+    sys.exit(app())

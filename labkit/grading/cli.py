@@ -1,0 +1,117 @@
+"""The instructor's commands: `labkit release`, `labkit grade`, and the demo behind `make demo`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from labkit.errors import LabError
+
+Assignment = Annotated[str, typer.Argument(help="The assignment: a folder of source/.")]
+Course = Annotated[
+    Path | None,
+    typer.Option(
+        "--course", help="The folder that holds source/.", show_default="LABKIT_COURSE, or notebooks/"
+    ),
+]
+Jobs = Annotated[int, typer.Option("--jobs", min=1, help="How many at a time.", show_default="one a core")]
+CORES = os.cpu_count() or 1
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Add the instructor's commands to `labkit`. What they need is imported when they run."""
+    app.command()(release)
+    app.command()(grade)
+    app.command(hidden=True)(demo)
+
+
+def release(
+    assignment: Assignment = "compression",
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check", help="Write nothing; exit 1 if the release is not what the source generates."
+        ),
+    ] = False,
+    score: Annotated[
+        bool, typer.Option("--score", help="Also run the reference solution and print its points.")
+    ] = False,
+    course: Course = None,
+    jobs: Jobs = CORES,
+) -> None:
+    """Make the students' notebooks from the source: solutions and hidden tests out, Colab cells in."""
+    from rich.console import Console
+
+    from labkit.grading import reference, release, settings, tables
+
+    course = _course(course)
+    console = Console(highlight=False)
+    if check:
+        found = release.differences(course, assignment)
+        for line in found:
+            console.print(line)
+        if found:
+            console.print(
+                f"{len(found)} files differ: run `labkit release {assignment}` and commit what it writes"
+            )
+            raise typer.Exit(1)
+        console.print(f"{tables.shown(course / 'release' / assignment)} is what the source generates")
+    else:
+        written = release.release(course, assignment)
+        console.print(f"{len(written)} notebooks written to {tables.shown(course / 'release' / assignment)}")
+    if score:
+        settings.source_notebooks(course, assignment)
+        runs = reference.run_notebooks(course / "source" / assignment, jobs)
+        console.print(tables.runs_table(runs))
+        if any(run.trouble or run.points < run.possible for run in runs):
+            raise LabError("the reference solution does not reach every point")
+
+
+def grade(
+    assignment: Assignment = "compression",
+    jobs: Jobs = CORES,
+    course: Course = None,
+    student: Annotated[str | None, typer.Option("--student", help="Grade this student only.")] = None,
+) -> None:
+    """Grade what was handed in: submitted/<student>/<assignment>/*.ipynb. Grades and feedback pages."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from labkit.grading.grade import grade_class, submissions
+    from labkit.grading.tables import grades_table, notes, shown
+
+    course = _course(course)
+    console = Console(highlight=False)
+    with Progress(console=console, transient=True) as progress:
+        total = 1 if student else len(submissions(course, assignment))
+        bar = progress.add_task("grading", total=total)
+        results = grade_class(course, assignment, jobs, student, lambda name: progress.advance(bar))
+    console.print(grades_table(results, assignment))
+    for note in notes(results):
+        console.print(note)
+    console.print(f"feedback pages  {shown(course)}/feedback/<student>/{assignment}/*.html")
+    console.print(f"gradebook       {shown(course)}/gradebook.db")
+    console.print(f"logs            {shown(course)}/logs/<student>.log")
+
+
+def demo(
+    folder: Annotated[Path, typer.Option("--folder", help="Where everything goes.")] = Path("demo"),
+    course: Course = None,
+    jobs: Jobs = CORES,
+) -> None:
+    """The whole way from source notebooks to a graded class of four invented students."""
+    from labkit.grading.demo import demo
+
+    demo(_course(course), folder.resolve(), jobs=jobs)
+
+
+def _course(named: Path | None) -> Path:
+    from labkit.grading.settings import default_course
+
+    course = named.resolve() if named is not None else default_course()
+    if not (course / "source").is_dir():
+        raise LabError(f"{course} holds no source/: name the course folder, --course FOLDER")
+    return course

@@ -1,0 +1,65 @@
+"""What the grading commands print: tables, in the terminal's width."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich import box
+from rich.table import Table
+
+from labkit.grading.grade import Result
+from labkit.grading.reference import Run
+
+
+def grades_table(results: list[Result], assignment: str) -> Table:
+    """A row for each student: points by notebook, the automatic total, points that wait for a human.
+
+    A last row says what there is to reach. Eight notebooks fit into 80 columns.
+    """
+    notebooks = sorted({name for result in results for name in result.marks})
+    most = {name: marks.possible for result in results for name, marks in result.marks.items()}
+    table = Table(title=f"{assignment}: {len(results)} submissions", box=box.SIMPLE)
+    table.add_column("student")
+    for name in notebooks:
+        table.add_column(name.partition("_")[0] if name[:1].isdigit() else name, justify="right")
+    table.add_column("auto", justify="right")
+    table.add_column("to mark", justify="right")
+    for result in results:
+        points = [result.marks[name].got if name in result.marks else None for name in notebooks]
+        cells = [_points(got, most[name]) for got, name in zip(points, notebooks, strict=True)]
+        table.add_row(result.student, *cells, f"{result.got:g}", f"{result.outstanding:g}")
+    table.add_section()
+    possible = (_points(points, points) for _, points in sorted(most.items()))
+    table.add_row("out of", *possible, f"{sum(most.values()):g}")
+    return table
+
+
+def notes(results: list[Result]) -> list[str]:
+    """What the instructor should know, a line each."""
+    return [f"{result.student}: {note}" for result in results for note in result.notes]
+
+
+def runs_table(runs: list[Run]) -> Table:
+    """A row for each notebook of the reference solution: seconds and points."""
+    table = Table(title="the reference solution, profile quick", box=box.SIMPLE)
+    for heading in ("notebook", "seconds", "points", "notes"):
+        table.add_column(heading, justify="left" if heading in ("notebook", "notes") else "right")
+    for run in runs:
+        table.add_row(run.name, f"{run.seconds:.0f}", f"{run.points:g}/{run.possible:g}", run.trouble or "")
+    points, possible = sum(run.points for run in runs), sum(run.possible for run in runs)
+    table.add_row("together", f"{sum(run.seconds for run in runs):.0f}", f"{points:g}/{possible:g}", "")
+    return table
+
+
+def shown(path: Path) -> str:
+    """A path as short as it can be said from here."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+def _points(got: float | None, possible: float) -> str:
+    if got is None:
+        return "?"
+    return f"{got:g}" if possible else "-"

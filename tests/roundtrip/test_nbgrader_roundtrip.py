@@ -1,0 +1,225 @@
+"""From source notebooks to grades and feedback, through nbgrader and real kernels.
+
+A tiny course takes every kind of submission; the lab's own notebooks take three.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from tests.roundtrip import submissions as made
+from tests.roundtrip.tiny_course import SECRET, write_course
+
+pytest.importorskip("nbgrader")
+
+from labkit.grading.grade import Result, grade_class
+from labkit.grading.release import release
+
+ROOT = Path(__file__).resolve().parents[2]
+NOTEBOOKS = sorted((ROOT / "notebooks" / "source" / "compression").glob("*.ipynb"))
+FIRST, SECOND = "01_double", "02_triple"
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    course = write_course(tmp_path_factory.mktemp("tiny"))
+    release(course, "compression")
+    made.hand_in(course, "right", made.experiments_shown)
+    made.hand_in(course, "untouched", made.unchanged, answered=False)
+    made.hand_in(course, "noisy", made.noisy)
+    made.hand_in(course, "raising", made.raising)
+    made.hand_in(course, "deleted", made.without("test_double", "set_up", "triple", "test_triple", "why"))
+    made.hand_in(course, "tagged", made.tagged_away)
+    made.hand_in(course, "stripped", made.stripped_and_tagged)
+    made.hand_in(course, "relabelled", made.relabelled)
+    made.hand_in(course, "copied", made.copied)
+    made.hand_in(course, "dying", made.dying)
+    made.hand_in(course, "old", made.old_format)
+    made.only(made.hand_in(course, "half", made.unchanged), FIRST)
+    broken = made.hand_in(course, "broken", made.unchanged)
+    (broken / f"{FIRST}.ipynb").write_text("this is no notebook")
+    return course
+
+
+@pytest.fixture(scope="session")
+def graded(tiny: Path) -> dict[str, Result]:
+    return {result.student: result for result in grade_class(tiny, "compression", jobs=os.cpu_count() or 1)}
+
+
+def points(result: Result) -> tuple[float, float]:
+    return result.marks[FIRST].got, result.marks[SECOND].got
+
+
+def feedback(course: Path, student: str, name: str = FIRST) -> str:
+    return (course / "feedback" / student / "compression" / f"{name}.html").read_text(encoding="utf-8")
+
+
+def autograded(course: Path, student: str, name: str = FIRST) -> nbformat.NotebookNode:
+    return nbformat.read(course / "autograded" / student / "compression" / f"{name}.ipynb", 4)
+
+
+@pytest.mark.parametrize(
+    ("student", "expected"),
+    [
+        ("right", (10, 10)),
+        ("untouched", (0, 0)),
+        ("noisy", (10, 10)),
+        ("raising", (3, 3)),  # its own cell's 7 points lost, the 3 of the other kept
+        ("deleted", (10, 3)),  # a deleted test comes back; a deleted answer earns nothing
+        ("tagged", (3, 3)),
+        ("stripped", (3, 3)),
+        ("relabelled", (3, 3)),
+        ("copied", (10, 10)),
+        ("dying", (0, 10)),
+        ("old", (10, 10)),
+        ("half", (10, 0)),
+        ("broken", (0, 10)),
+    ],
+)
+def test_every_submission_gets_its_points(
+    graded: dict[str, Result], student: str, expected: tuple[float, float]
+) -> None:
+    assert points(graded[student]) == expected
+    assert graded[student].possible == 20
+
+
+def test_notes_tell_the_instructor_what_went_wrong(graded: dict[str, Result]) -> None:
+    assert graded["right"].notes == []
+    assert graded["dying"].notes == [f"{FIRST}: the kernel died"]
+    assert graded["half"].notes == [f"missing {SECOND}"]
+    assert graded["broken"].notes == [f"{FIRST}: not a notebook that can be read"]
+
+
+def test_written_answers_wait_for_a_human(graded: dict[str, Result]) -> None:
+    assert graded["right"].outstanding == 6
+    assert graded["untouched"].outstanding == 0  # nothing written: nothing to read
+
+
+def test_a_notebook_that_could_not_be_run_asks_for_a_human(graded: dict[str, Result]) -> None:
+    assert graded["dying"].marks[FIRST].outstanding == 13
+
+
+def test_hidden_tests_stay_hidden(tiny: Path, graded: dict[str, Result]) -> None:
+    pages = [*(tiny / "release").rglob("*.ipynb"), *(tiny / "feedback").rglob("*.html")]
+    assert len(pages) == 2 + 2 * len(graded) - 3  # three notebooks could not be graded
+    for page in pages:
+        text = page.read_text(encoding="utf-8")
+        assert SECRET not in text, page
+        assert "HIDDEN TESTS" not in text, page
+
+
+def test_feedback_says_what_a_failed_check_found(tiny: Path, graded: dict[str, Result]) -> None:
+    assert "is not 2" in feedback(tiny, "tagged")
+
+
+def test_experiments_are_not_run_and_keep_their_saved_output(tiny: Path, graded: dict[str, Result]) -> None:
+    assert "accuracy 0.9151, as the student saw it" in feedback(tiny, "right")
+    assert not list((tiny / "autograded").rglob("ran.txt"))
+
+
+def test_forged_outputs_of_test_cells_are_dropped(tiny: Path, graded: dict[str, Result]) -> None:
+    for cell in autograded(tiny, "tagged").cells:
+        if cell.metadata.get("nbgrader", {}).get("grade") and cell.cell_type == "code":
+            assert "forged" not in str(cell.outputs)
+            assert cell.metadata.tags == ["test"]
+
+
+def test_deleted_cells_come_back_in_their_places(tiny: Path, graded: dict[str, Result]) -> None:
+    ids = [cell.metadata.get("nbgrader", {}).get("grade_id") for cell in autograded(tiny, "deleted").cells]
+    expected = ["colab_bootstrap", "set_up", "double", "test_double", "sign", "test_sign", "why"]
+    assert [grade_id for grade_id in ids if grade_id] == expected
+
+
+def test_the_submissions_themselves_are_left_alone(tiny: Path, graded: dict[str, Result]) -> None:
+    text = (tiny / "submitted" / "tagged" / "compression" / f"{FIRST}.ipynb").read_text()
+    assert "forged" in text
+
+
+def test_stock_nbgrader_does_the_same_from_our_configuration(tmp_path: Path) -> None:
+    course = write_course(tmp_path / "course")
+    release(course, "compression")
+    ours = {path.name: path.read_bytes() for path in (course / "release" / "compression").iterdir()}
+    made.hand_in(course, "noisy", made.noisy)
+    made.hand_in(course, "tagged", made.tagged_away)
+    for command in ("generate_assignment", "autograde", "generate_feedback"):
+        force = ["--force"] if command == "generate_assignment" else []
+        nbgrader(course, tmp_path, command, "compression", *force)
+    assert {path.name: path.read_bytes() for path in (course / "release" / "compression").iterdir()} == ours
+    nbgrader(course, tmp_path, "export", "--to", str(tmp_path / "grades.csv"))
+    with (tmp_path / "grades.csv").open(newline="") as table:
+        scores = {row["student_id"]: float(row["raw_score"]) for row in csv.DictReader(table)}
+    assert scores == {"noisy": 20.0, "tagged": 6.0}
+    assert SECRET not in feedback(course, "tagged")
+
+
+def nbgrader(course: Path, scratch: Path, *arguments: str) -> None:
+    # not under the warnings filter of these tests: nbgrader's own warnings are not ours to mend
+    env = {**os.environ, "LABKIT_COURSE": str(course), "JUPYTER_RUNTIME_DIR": str(scratch / "runtime")}
+    ended = subprocess.run(
+        [sys.executable, "-m", "nbgrader", *arguments],
+        cwd=ROOT,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert ended.returncode == 0, ended.stderr
+
+
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict[str, Result]]]:
+    """The lab's own notebooks, handed in by three students and graded."""
+    course = tmp_path_factory.mktemp("lab")
+    made.copy_course(NOTEBOOKS[0].parent, course)
+    release(course, "compression")
+    made.hand_in(course, "right", made.unchanged)
+    made.hand_in(course, "untouched", made.unchanged, answered=False)
+    made.hand_in(course, "noisy", made.noisy)
+    results = grade_class(course, "compression", jobs=os.cpu_count() or 1)
+    yield course, {result.student: result for result in results}
+
+
+@pytest.mark.parametrize("name", [path.stem for path in NOTEBOOKS])
+class TestTheLabsOwnNotebooks:
+    def test_the_reference_reaches_every_automatic_point(
+        self, lab: tuple[Path, dict[str, Result]], name: str
+    ) -> None:
+        result = lab[1]["right"]
+        assert result.notes == []
+        assert result.marks[name].got == result.marks[name].possible
+
+    def test_the_untouched_release_earns_nothing(
+        self, lab: tuple[Path, dict[str, Result]], name: str
+    ) -> None:
+        assert lab[1]["untouched"].marks[name].got == 0
+
+    def test_warnings_and_progress_bars_cost_nothing(
+        self, lab: tuple[Path, dict[str, Result]], name: str
+    ) -> None:
+        assert lab[1]["noisy"].marks[name].got == lab[1]["noisy"].marks[name].possible
+
+    def test_no_hidden_test_reaches_a_student(self, lab: tuple[Path, dict[str, Result]], name: str) -> None:
+        source = nbformat.read(ROOT / "notebooks" / "source" / "compression" / f"{name}.ipynb", 4)
+        released = (lab[0] / "release" / "compression" / f"{name}.ipynb").read_text(encoding="utf-8")
+        pages = [released, *(feedback(lab[0], student, name) for student in lab[1])]
+        for page in pages:
+            assert "HIDDEN TESTS" not in page
+        shown = "\n".join(cell.source for cell in nbformat.reads(released, 4).cells)
+        for cell in source.cells:
+            for line in hidden_lines(cell.source):
+                assert line not in shown, line
+
+
+def hidden_lines(source: str) -> list[str]:
+    """The lines of a cell's hidden region that could not stand elsewhere by chance."""
+    _, begin, rest = source.partition("### BEGIN HIDDEN TESTS")
+    lines = rest.partition("### END HIDDEN TESTS")[0].splitlines() if begin else []
+    return [line.strip() for line in lines if len(line.strip()) > 30]
