@@ -1,6 +1,6 @@
 """From source notebooks to grades and feedback, through nbgrader and real kernels.
 
-A tiny course takes every kind of submission; the lab's own notebooks take three.
+A tiny course takes every kind of submission; the lab's own notebooks take five.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from tests.lab import harness
+from tests.lab.harness import Graded, answers, grade, graded_functions
 from tests.roundtrip import submissions as made
 from tests.roundtrip.tiny_course import SECRET, write_course
 
@@ -176,15 +178,37 @@ def nbgrader(course: Path, scratch: Path, *arguments: str) -> None:
 
 @pytest.fixture(scope="session")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict[str, Result]]]:
-    """The lab's own notebooks, handed in by three students and graded."""
+    """The lab's own notebooks, handed in by five students and graded."""
     course = tmp_path_factory.mktemp("lab")
     made.copy_course(NOTEBOOKS[0].parent, course)
     release(course, "compression")
     made.hand_in(course, "right", made.unchanged)
     made.hand_in(course, "untouched", made.unchanged, answered=False)
     made.hand_in(course, "noisy", made.noisy)
+    for kind in ("right", "wrong"):
+        chosen = {graded.function: some_answer(graded, kind) for graded in graded_functions()}
+        made.hand_in(course, f"other-{kind}", made.with_answers(chosen))
     results = grade_class(course, "compression", jobs=os.cpu_count() or 1)
     yield course, {result.student: result for result in results}
+
+
+def some_answer(graded: Graded, kind: str) -> str:
+    """An answer of tests/lab: the last right one, or the first wrong one."""
+    sources = [answer.source for answer in answers(graded.function) if answer.kind == kind]
+    return sources[-1 if kind == "right" else 0]
+
+
+@pytest.mark.parametrize("graded", graded_functions(), ids=lambda graded: graded.function)
+@pytest.mark.parametrize("kind", ["right", "wrong"])
+def test_nbgrader_gives_an_answer_the_points_that_its_tests_give(
+    lab: tuple[Path, dict[str, Result]], graded: Graded, kind: str
+) -> None:
+    alone, printed = grade(graded, some_answer(graded, kind))
+    possible = sum(harness.points(graded.notebook, test) for test in graded.tests)
+    assert (sum(alone.values()) == possible) is (kind == "right"), printed
+    in_notebook = [other for other in graded_functions() if other.notebook == graded.notebook]
+    together = sum(sum(grade(other, some_answer(other, kind))[0].values()) for other in in_notebook)
+    assert lab[1][f"other-{kind}"].marks[graded.notebook].got == together
 
 
 @pytest.mark.parametrize("name", [path.stem for path in NOTEBOOKS])
@@ -213,13 +237,19 @@ class TestTheLabsOwnNotebooks:
         for page in pages:
             assert "HIDDEN TESTS" not in page
         shown = "\n".join(cell.source for cell in nbformat.reads(released, 4).cells)
-        for cell in source.cells:
-            for line in hidden_lines(cell.source):
-                assert line not in shown, line
+        meant_for_students = "\n".join(visible(cell.source) for cell in source.cells)
+        secrets = {line for cell in source.cells for line in hidden_lines(cell.source)}
+        for line in secrets:
+            assert line in meant_for_students or line not in shown, line
+
+
+def visible(source: str) -> str:
+    """A cell without its hidden region."""
+    return source.partition("### BEGIN HIDDEN TESTS")[0]
 
 
 def hidden_lines(source: str) -> list[str]:
-    """The lines of a cell's hidden region that could not stand elsewhere by chance."""
+    """The longer lines of a cell's hidden region: `x = 1` could stand anywhere."""
     _, begin, rest = source.partition("### BEGIN HIDDEN TESTS")
     lines = rest.partition("### END HIDDEN TESTS")[0].splitlines() if begin else []
     return [line.strip() for line in lines if len(line.strip()) > 30]
