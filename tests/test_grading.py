@@ -245,3 +245,28 @@ def test_a_wrong_assignment_is_a_sentence(course: Path) -> None:
     assert result.exit_code == 2
     assert result.stderr.startswith("labkit: no notebooks in ")
     assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize("failures", [0, 1, 2, 3])
+def test_a_kernel_that_does_not_start_is_started_again(failures: int) -> None:
+    from labkit.grading.nbgrader_steps import GradeExecute
+
+    class Flaky(GradeExecute):
+        started = 0
+
+        def create_kernel_manager(self) -> None:
+            return None
+
+        def start_new_kernel(self, **kwargs: object) -> None:
+            type(self).started += 1
+
+        def start_new_kernel_client(self, **kwargs: object) -> None:
+            if self.started <= failures:
+                raise RuntimeError("Kernel died before replying to kernel_info")
+
+    if failures < 3:
+        Flaky()._start_kernel({})
+    else:
+        with pytest.raises(RuntimeError, match="Kernel died"):
+            Flaky()._start_kernel({})
+    assert Flaky.started == min(failures + 1, 3)

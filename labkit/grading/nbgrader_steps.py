@@ -160,8 +160,13 @@ class KeepExperimentOutputs(NbGraderPreprocessor):
         return cell, resources
 
 
+KERNEL_STARTS = 3
+
+
 class GradeExecute(Execute):
     """Grading: nbgrader's Execute, its kernel in the environment that grading needs."""
+
+    km: Any  # the kernel's manager, a trait of NotebookClient
 
     def preprocess(
         self, nb: NotebookNode, resources: Resources | None = None, km: Any = None
@@ -172,8 +177,24 @@ class GradeExecute(Execute):
 
     @contextmanager
     def setup_kernel(self, **kwargs: Any) -> Iterator[None]:
-        with kernel_environment(grading=self._reference) as env, super().setup_kernel(env=env, **kwargs):
-            yield
+        with kernel_environment(grading=self._reference) as env:
+            self._start_kernel(env)
+            with super().setup_kernel(env=env, **kwargs):
+                yield
+
+    def _start_kernel(self, env: dict[str, str]) -> None:
+        # Kernels that start together can pick the same port, and one of them dies: nobody's fault, so again.
+        for tries_left in range(KERNEL_STARTS - 1, -1, -1):
+            if self.km is None:
+                self.km = self.create_kernel_manager()
+            try:
+                self.start_new_kernel(env=env)
+                self.start_new_kernel_client()
+                return
+            except RuntimeError:
+                if not tries_left:
+                    raise
+                self.log.warning("the kernel did not start; trying again")
 
 
 class PointsAreNumbers(NbGraderPreprocessor):
