@@ -27,7 +27,7 @@ class Recipe:
     batch_size: int = 128
     momentum: float = 0.9
     weight_decay: float = 5e-4
-    precision: str = "float32"
+    precision: str = "auto"
     seed: int = 42
 
     def __str__(self) -> str:

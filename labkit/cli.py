@@ -68,19 +68,22 @@ def train(
         int | None, typer.Option("--epochs", min=1, help="Another number of epochs than the recipe's.")
     ] = None,
     precision: Annotated[
-        str, typer.Option("--precision", help="float32, or bfloat16 where the hardware has it.")
-    ] = "float32",
+        str, typer.Option("--precision", help="float32, bfloat16, or auto: bfloat16 where it is fast.")
+    ] = "auto",
     seed: Annotated[int, typer.Option("--seed", help="Decides weights, shuffling and augmentation.")] = 42,
 ) -> None:
     """Train the network that the lab starts from. Goes on where it was if it was interrupted."""
     from dataclasses import replace
 
     from labkit.baselines import RECIPES, train_baseline
+    from labkit.models import default_device
+    from labkit.precision import PRECISIONS, resolve
 
     if dataset not in RECIPES:
         raise LabError(f"there is no recipe for {dataset!r}: it can be {' or '.join(RECIPES)}.")
-    if precision not in ("float32", "bfloat16"):
-        raise LabError(f"--precision {precision} is not known: it can be float32 or bfloat16.")
+    if precision not in PRECISIONS:
+        raise LabError(f"--precision {precision} is not known: it can be {', '.join(PRECISIONS)}.")
+    precision = resolve(precision, default_device())
     recipe = replace(RECIPES[dataset], precision=precision, seed=seed)
     recipe = replace(recipe, epochs=epochs or recipe.epochs)
     out = out or Path(f"resnet20-{dataset}.safetensors")

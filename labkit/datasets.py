@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import pickle
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
@@ -37,9 +37,21 @@ class ImageSet:
     classes: tuple[str, ...]
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    _copies: dict[torch.device, tuple[Tensor, Tensor]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def on(self, device: torch.device | str) -> tuple[Tensor, Tensor]:
+        """(images, labels) on that device: copied there once, whoever asks; on the CPU not copied at all."""
+        device = torch.device(device)
+        if device == self.images.device:
+            return self.images, self.labels
+        if device not in self._copies:
+            self._copies[device] = self.images.to(device), self.labels.to(device)
+        return self._copies[device]
 
     def subset(self, indices: Tensor | slice) -> ImageSet:
         """The same data set with only these pictures; a slice shares memory, an index tensor copies."""

@@ -68,8 +68,10 @@ class Loader:
         self.padding = padding
         self.epoch = 0
         self.on_batch: Callable[[int], object] | None = None
-        self._images = data.images.to(self.device)
-        self._labels = data.labels.to(self.device)
+        self._images, self._labels = data.on(self.device)
+        # On a GPU the whole epoch is cropped and flipped at once, a handful of kernels in all. On a CPU
+        # a batch at a time: it stays in the cache, and memory holds the pictures only once.
+        self._chunk = batch_size if self.device.type == "cpu" else len(data)
         # (pixel / 255 - mean) / std as one multiplication and one addition
         std = torch.tensor(data.std, device=self.device).view(1, 3, 1, 1)
         mean = torch.tensor(data.mean, device=self.device).view(1, 3, 1, 1)
@@ -83,15 +85,17 @@ class Loader:
         generator = torch.Generator(self.device).manual_seed(self.seed * 100_003 + self.epoch)
         count = len(self.data)
         order = torch.randperm(count, generator=generator, device=self.device) if self.train else None
-        for start in range(0, count, self.batch_size):
-            stop = min(start + self.batch_size, count)
-            chosen: Tensor | slice = order[start:stop] if order is not None else slice(start, stop)
-            images = self._images[chosen]
+        for start in range(0, count, self._chunk):
+            part = slice(start, start + self._chunk)
+            chosen: Tensor | slice = part if order is None else order[part]
+            images, labels = self._images[chosen], self._labels[chosen]
             if self.train:
                 images = random_flip(random_crop(images, self.padding, generator), generator)
-            yield self._normalise(images), self._labels[chosen]
-            if self.on_batch is not None:
-                self.on_batch(stop - start)
+            batches = torch.split(images, self.batch_size), torch.split(labels, self.batch_size)
+            for inputs, targets in zip(*batches, strict=True):
+                yield self._normalise(inputs), targets
+                if self.on_batch is not None:
+                    self.on_batch(len(targets))
         self.epoch += 1
 
     def _normalise(self, images: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ import platform
 import random
 import sys
 import types
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -41,8 +42,17 @@ def environment(device: torch.device | str = "cpu") -> dict[str, Any]:
         "torch": torch.__version__,
         "numpy": np.__version__,
         "system": f"{platform.system()} {platform.machine()}",
-        "device": gpu or f"CPU, {torch.get_num_threads()} threads",
+        "device": gpu or f"{_processor()}, {torch.get_num_threads()} threads",
     }
+
+
+def _processor() -> str:
+    """The processor's name where the system tells it, else `CPU`."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or "CPU"
 
 
 def code_fingerprint(*things: Any) -> str:

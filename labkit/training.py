@@ -21,8 +21,11 @@ from torch import Tensor, nn
 
 from labkit.datasets import ImageSet
 from labkit.errors import LabError
+from labkit.inference import frozen
 from labkit.loaders import Loader
+from labkit.memory import keep_freed_memory
 from labkit.models import quantized_layers
+from labkit.precision import float32_only, forward_in, resolve
 from labkit.progress import EpochProgress
 from labkit.reproducible import code_fingerprint, environment
 from labkit.runs import Run, RunFolder, fingerprint
@@ -32,7 +35,7 @@ OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 Schedule = Callable[[float], float]
 """Maps the share of training done, 0 to 1, to a factor on the learning rate."""
 
-CHECK_LOSS_EVERY = 50  # steps; looking at the loss waits for the GPU, so not at every step
+CHECK_LOSS_EVERY = 50  # steps, on a CPU; to look at the loss is to wait for a GPU: once an epoch there
 
 
 class Evaluation(NamedTuple):
@@ -46,21 +49,23 @@ class TrainingDiverged(LabError):  # noqa: N818 (reads better where it is caught
     """The training loss became NaN or infinite."""
 
 
-def evaluate(net: nn.Module, data: ImageSet | Loader, batch_size: int = 500) -> Evaluation:
+def evaluate(net: nn.Module, data: ImageSet | Loader, batch_size: int = 250) -> Evaluation:
     """Loss and accuracy of `net` over all of `data`, in float32 and evaluation mode.
 
     The network's mode is put back afterwards. The loss is the mean over pictures; with equal
     batches that is the mean of batch means, which is how the report counts.
     """
+    keep_freed_memory()
     device = next(net.parameters()).device
     loader = data if isinstance(data, Loader) else Loader(data, batch_size, train=False, device=device)
     score = Score(nn.CrossEntropyLoss())
     was_training = net.training
     net.eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), float32_only(device):
+            ready = frozen(net)
             for inputs, targets in loader:
-                score(net(inputs), targets)
+                score(ready(inputs), targets)
     finally:
         net.train(was_training)
     return score.result()
@@ -101,15 +106,11 @@ def train_epoch(
     trainloader: Loader,
     criterion: nn.Module,
     optimizer: torch.optim.Optimizer,
-    precision: str = "float32",
 ) -> None:
-    """One pass over the training pictures. precision: `float32`, or `bfloat16` for autocast."""
-    low = precision == "bfloat16"
+    """One pass over the training pictures."""
     for inputs, targets in trainloader:
         optimizer.zero_grad()
-        with torch.autocast(inputs.device.type, torch.bfloat16, enabled=low):
-            outputs = net(inputs)
-        loss = criterion(outputs.float(), targets)
+        loss = criterion(net(inputs), targets)
         loss.backward()
         optimizer.step()
 
@@ -146,7 +147,7 @@ def train(
     batch_size: int = 256,
     validation_set: ImageSet | None = None,
     keep_best_from: int = 0,
-    precision: str = "float32",
+    precision: str = "auto",
     folder: str | Path | None = None,
     seed: int = 42,
     label: str = "training",
@@ -157,6 +158,8 @@ def train(
     validation_set: chooses the best epoch if given; else `test_set` does (as the report did: say so
         where you quote it); with neither, the last epoch is kept.
     keep_best_from: epochs before this one are not candidates for the best.
+    precision: of the forward pass: `float32`, `bfloat16`, or `auto`, which takes bfloat16 where the
+        hardware is fast at it. `evaluate` and what it returns are float32 in any case.
     folder: where a checkpoint is written after each epoch. A run that was interrupted goes on from
         there, a finished one is read back, provided that its settings, data, starting weights and
         functions are the same; otherwise it starts afresh.
@@ -164,9 +167,11 @@ def train(
 
     Returns the run's record. Raises TrainingDiverged when the loss is no longer a finite number.
     """
+    keep_freed_memory()
     device = next(net.parameters()).device
     optimizer_factory = optimizer or sgd()
-    run_epoch = epoch_fn or partial(train_epoch, precision=precision)
+    precision = resolve(precision, device)
+    run_epoch = epoch_fn or train_epoch
     loader = Loader(train_set, batch_size, device=device, seed=seed)
     score = Score(criterion or nn.CrossEntropyLoss())
     opt = optimizer_factory(net.parameters())
@@ -190,7 +195,7 @@ def train(
     def after_step(*_: Any) -> None:
         nonlocal steps
         steps += 1
-        if steps % CHECK_LOSS_EVERY == 0 or steps == 1:
+        if device.type == "cpu" and (steps % CHECK_LOSS_EVERY == 0 or steps == 1):
             _check_finite(score, opt, epoch=loader.epoch)
         for callback in callbacks:
             _call(callback, "after_step", net)
@@ -212,7 +217,8 @@ def train(
                 before_epoch(net, epoch)
             for callback in callbacks:
                 _call(callback, "before_epoch", net, epoch)
-            run_epoch(net, loader, score, opt)
+            with forward_in(net, precision):
+                run_epoch(net, loader, score, opt)
             _check_finite(score, opt, epoch)
             record = {"epoch": epoch, "lr": lr, **_named("train", score.result())}
             seconds = time.perf_counter() - started

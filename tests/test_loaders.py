@@ -84,6 +84,72 @@ def test_pictures_are_not_copied_by_a_loader_on_the_cpu(small_set: ImageSet) -> 
     assert loader._images.data_ptr() == small_set.images.data_ptr()
 
 
+def coded_picture() -> ImageSet:
+    """One picture that tells of each pixel where it came from: its row, its column, and that it is no border."""
+    rows, columns = np.mgrid[0:32, 0:32]
+    pixels = torch.from_numpy(np.stack([rows + 1, columns + 1, np.full((32, 32), 255)]).astype(np.uint8))
+    return ImageSet("coded", pixels[None], torch.zeros(1, dtype=torch.int64), ("one",), (0, 0, 0), (1, 1, 1))
+
+
+def variant(pixels: np.ndarray, dy: int, dx: int, mirrored: bool) -> np.ndarray:
+    """NumPy's own crop of the padded picture at (dy, dx), mirrored or not."""
+    crop = np.pad(pixels, ((0, 0), (4, 4), (4, 4)))[:, dy : dy + 32, dx : dx + 32]
+    return crop[:, :, ::-1] if mirrored else crop
+
+
+@pytest.mark.parametrize("at_once", [False, True], ids=["batch by batch", "whole epoch, as on a GPU"])
+def test_augmentation_has_torchvisions_distribution(at_once: bool) -> None:
+    one = coded_picture()
+    pixels = one.images[0].numpy()
+    number = {
+        variant(pixels, dy, dx, mirrored).tobytes(): (dy, dx, mirrored)
+        for dy in range(9)
+        for dx in range(9)
+        for mirrored in (False, True)
+    }
+    assert len(number) == 162  # every outcome looks different, so each can be told from its pixels
+    # what RandomCrop(32, padding=4) + RandomHorizontalFlip make is among them, and nothing else is
+    torch.manual_seed(0)
+    theirs = transforms.Compose([transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip()])
+    assert all(theirs(one.images[0]).numpy().tobytes() in number for _ in range(500))
+
+    count = 162 * 50
+    many = ImageSet(
+        "coded", one.images.expand(count, -1, -1, -1), one.labels.expand(count), ("one",), one.mean, one.std
+    )
+    loader = Loader(many, batch_size=500, device="cpu")
+    if at_once:
+        loader._chunk = count
+    seen = np.zeros((9, 9, 2))
+    for inputs, _ in loader:
+        for picture in (inputs * 255).round().to(torch.uint8).contiguous().numpy():
+            dy, dx, mirrored = number[picture.tobytes()]
+            seen[dy, dx, int(mirrored)] += 1
+    # uniform over all 162 at once: then offsets are uniform, flips are even, and neither knows of the other
+    chi_square = float(((seen - 50) ** 2 / 50).sum())
+    assert chi_square < 161 + 4 * np.sqrt(2 * 161)
+
+
+def test_an_epoch_prepared_at_once_is_an_epoch(small_set: ImageSet) -> None:
+    loader = Loader(small_set, batch_size=40, device="cpu", padding=0)
+    loader._chunk = len(small_set)
+    used: list[int] = []
+    loader.on_batch = used.append
+    batches = list(loader)
+    assert [len(targets) for _, targets in batches] == used == [40, 40, 16]
+    inputs, targets = (torch.cat(parts) for parts in zip(*batches, strict=True))
+    assert torch.equal(targets.sort().values, small_set.labels.sort().values)
+    # the label decides the brightness, so pictures and labels have stayed together
+    brightness = torch.stack([inputs[targets == k].mean() for k in range(10)])
+    assert (brightness.diff() > 0).all() and loader.epoch == 1
+
+
+def test_pictures_are_copied_to_a_device_once(small_set: ImageSet) -> None:
+    first, second = small_set.on("meta"), small_set.on(torch.device("meta"))
+    assert first[0] is second[0] and first[0].device.type == "meta"
+    assert small_set.on("cpu")[0] is small_set.images
+
+
 def test_a_batch_size_of_zero_is_refused(small_set: ImageSet) -> None:
     with pytest.raises(ValueError, match="batch_size is 0"):
         Loader(small_set, batch_size=0)

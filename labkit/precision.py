@@ -1,0 +1,82 @@
+"""Which floating point numbers a network trains in, chosen for the hardware; evaluation is always float32.
+
+bfloat16 has float32's range and 8 bits of precision. Processors that multiply it in hardware train the
+ResNet-20 about twice as fast in it (benchmarks/README.md). Weights, gradients of weights, optimizer and
+loss stay float32: what changes are the convolutions and the activations between them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+PRECISIONS = ("auto", "float32", "bfloat16")
+
+
+def best_precision(device: torch.device | str) -> str:
+    """`bfloat16` where the device multiplies it in hardware, else `float32`."""
+    if torch.device(device).type == "cuda":
+        # Turing (Colab's T4) only emulates it, which is slower than float32
+        fast = torch.cuda.get_device_capability(device) >= (8, 0)
+    else:
+        probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+        fast = probe is not None and probe()  # AMX comes with it
+    return "bfloat16" if fast else "float32"
+
+
+def resolve(precision: str, device: torch.device | str) -> str:
+    """`precision`, with `auto` replaced by the best of the device. Raises ValueError for an unknown name."""
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision is {precision!r}, should be one of {', '.join(PRECISIONS)}")
+    return best_precision(device) if precision == "auto" else precision
+
+
+@contextmanager
+def forward_in(net: nn.Module, precision: str) -> Iterator[None]:
+    """Within it, `net(inputs)` computes in `precision` and returns float32, whoever calls it.
+
+    Hooks on the network do it, so that a student's own training loop gains as much as labkit's and
+    needs no line for it. The backward pass follows the types of the forward pass.
+    """
+    if precision == "float32":
+        with float32_only(next(net.parameters()).device):
+            yield
+        return
+    running: list[ExitStack] = []
+
+    def enter(_: nn.Module, inputs: Any) -> None:
+        device = next(net.parameters()).device
+        running.append(ExitStack())
+        running[-1].enter_context(torch.autocast(device.type, torch.bfloat16))
+
+    def leave(_: nn.Module, inputs: Any, output: Any) -> Any:
+        running.pop().close()
+        low = isinstance(output, Tensor) and output.dtype == torch.bfloat16
+        return output.float() if low else output
+
+    # always_call: an error in the forward pass must not leave the rest of the program in bfloat16
+    hooks = [
+        net.register_forward_pre_hook(enter),
+        net.register_forward_hook(leave, always_call=True),
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+@contextmanager
+def float32_only(device: torch.device) -> Iterator[None]:
+    """Within it, float32 means float32: no autocast around it, and no TF32 in a GPU's convolutions."""
+    cudnn = torch.backends.cudnn
+    tf32, cudnn.allow_tf32 = cudnn.allow_tf32, False
+    try:
+        with torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        cudnn.allow_tf32 = tf32
