@@ -7,6 +7,7 @@ turn, because machines are noisy: a ratio compares neighbours of the same round.
 
 from __future__ import annotations
 
+import atexit
 import json
 import multiprocessing
 import resource
@@ -96,7 +97,9 @@ def compare(sides: Mapping[str, Side], rounds: int) -> Comparison:
     speeds: dict[Figure, list[float]] = {}
     for name, side in sides.items():
         pipes[name], theirs = context.Pipe()
-        context.Process(target=_serve, args=(side, theirs)).start()
+        process = context.Process(target=_serve, args=(side, theirs))
+        process.start()
+        atexit.register(process.kill)  # where another side fails, or the user stops it all
         theirs.close()
         speeds |= {(name, measure): [] for measure in pipes[name].recv()}
         print(f"ready: {name}", flush=True)

@@ -36,7 +36,7 @@ def last_accuracy(precision: str, seed: int, epochs: int) -> float:
         epochs=epochs, epoch_fn=epoch, precision=precision, seed=seed,
         folder=HERE / "runs" / f"{precision}-seed{seed}", label=f"{precision}, seed {seed}",
     )  # fmt: skip
-    return 100 * run.last["test_accuracy"]
+    return round(100 * run.last["test_accuracy"], 2)
 
 
 def main() -> None:

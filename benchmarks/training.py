@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import multiprocessing
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -36,6 +37,8 @@ from labkit.siblings import definitions
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks" / "source" / "compression"
 BATCH, TEST_BATCH = 256, 100  # the report's
+# how its worker processes start on Linux; a side is itself spawned, which would be handed down
+FORK = "fork" if "fork" in multiprocessing.get_all_start_methods() else None
 
 
 @dataclass(frozen=True)
@@ -74,11 +77,11 @@ def report(workers: int, size: Size) -> dict[str, Measure]:
     device, net, criterion = labkit.default_device(), network(), nn.CrossEntropyLoss()
     to_input = [transforms.ToTensor(), transforms.Normalize(CIFAR10_MEAN, CIFAR10_STD)]
     augment = [transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip()]
+    folder = find_cifar10()
 
     def data_set(train: bool) -> Any:
         transform = transforms.Compose(augment + to_input if train else to_input)
         count = size.train if train else size.test
-        folder = find_cifar10()
         if folder is not None:
             made = CIFAR10(folder.parent, train=train, download=True, transform=transform)
             made.data, made.targets = made.data[:count], made.targets[:count]
@@ -88,16 +91,19 @@ def report(workers: int, size: Size) -> dict[str, Measure]:
         made.targets, made.transform, made.target_transform = random.labels.tolist(), transform, None
         return made
 
-    trainloader = DataLoader(data_set(train=True), batch_size=BATCH, shuffle=True, num_workers=workers)
+    def loader(data: Any, batch_size: int, shuffle: bool) -> Any:
+        return DataLoader(data, batch_size, shuffle, num_workers=workers, multiprocessing_context=FORK)
+
+    trainloader = loader(data_set(train=True), BATCH, shuffle=True)
 
     def open_test() -> Any:
-        return DataLoader(data_set(train=False), batch_size=TEST_BATCH, shuffle=False, num_workers=workers)
+        return loader(data_set(train=False), TEST_BATCH, shuffle=False)
 
     testloader = open_test()
 
-    def one_pass(loader: Any, optimizer: torch.optim.Optimizer | None = None) -> None:
+    def one_pass(batches: Any, optimizer: torch.optim.Optimizer | None = None) -> None:
         loss_sum = correct = 0.0
-        for inputs, targets in loader:
+        for inputs, targets in batches:
             inputs, targets = inputs.to(device), targets.to(device)
             if optimizer is not None:
                 optimizer.zero_grad()
@@ -113,16 +119,16 @@ def report(workers: int, size: Size) -> dict[str, Measure]:
         net.train()
         one_pass(trainloader, optimizer_of(net))
 
-    def evaluate(loader: Any) -> None:
+    def evaluate(batches: Any) -> None:
         net.eval()
         with torch.no_grad():
-            one_pass(loader)
+            one_pass(batches)
 
     measures = {
         "train": lambda: timed(train, size.train),
         "evaluate": lambda: timed(lambda: evaluate(testloader), size.test),
     }
-    if find_cifar10() is not None:  # random pictures are not opened
+    if folder is not None:  # random pictures are not opened
         measures["test"] = lambda: timed(lambda: evaluate(open_test()), size.test)
     return measures
 

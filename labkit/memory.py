@@ -20,13 +20,13 @@ def keep_freed_memory() -> bool:
     """Have this process keep up to 1 GiB of freed memory, in huge pages where Linux has them.
 
     Takes effect once, and only with glibc on Linux; returns whether it did. Nothing is used up: the
-    system gives pages when they are first written to. Blocks above 32 MiB still go back when freed.
+    system gives pages when they are first written to.
     """
     if platform.system() != "Linux" or platform.libc_ver()[0] != "glibc":
         return False
     libc = ctypes.CDLL(None)
-    # 32 MiB is the most that glibc takes here; a batch of 256 has no larger activation
-    kept = libc.mallopt(M_MMAP_THRESHOLD, 32 * MiB) and libc.mallopt(M_TRIM_THRESHOLD, 1024 * MiB)
+    # a batch of 256 has no activation above 16 MiB; what is larger may go back as it did
+    kept = libc.mallopt(M_MMAP_THRESHOLD, 20 * MiB) and libc.mallopt(M_TRIM_THRESHOLD, 1024 * MiB)
     if kept:
         _use_huge_pages(libc, 768 * MiB)
     return bool(kept)

@@ -58,10 +58,11 @@ def forward_in(net: nn.Module, precision: str) -> Iterator[None]:
         low = isinstance(output, Tensor) and output.dtype == torch.bfloat16
         return output.float() if low else output
 
-    # always_call: an error in the forward pass must not leave the rest of the program in bfloat16
+    uncompiled: Any = torch.compiler.disable  # a compiled network's hooks run as they are
     hooks = [
-        net.register_forward_pre_hook(enter),
-        net.register_forward_hook(leave, always_call=True),
+        net.register_forward_pre_hook(uncompiled(enter)),
+        # always_call: an error in the forward pass must not leave the rest of the program in bfloat16
+        net.register_forward_hook(uncompiled(leave), always_call=True),
     ]
     try:
         yield

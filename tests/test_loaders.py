@@ -85,7 +85,7 @@ def test_pictures_are_not_copied_by_a_loader_on_the_cpu(small_set: ImageSet) -> 
 
 
 def coded_picture() -> ImageSet:
-    """One picture that tells of each pixel where it came from: its row, its column, and that it is no border."""
+    """One picture whose pixels tell where they came from: row, column, and that they are no border."""
     rows, columns = np.mgrid[0:32, 0:32]
     pixels = torch.from_numpy(np.stack([rows + 1, columns + 1, np.full((32, 32), 255)]).astype(np.uint8))
     return ImageSet("coded", pixels[None], torch.zeros(1, dtype=torch.int64), ("one",), (0, 0, 0), (1, 1, 1))

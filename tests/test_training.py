@@ -91,7 +91,8 @@ def test_train_is_plain_sgd(small_set: ImageSet) -> None:
     from labkit.loaders import Loader
 
     ours, theirs = small(), small()
-    train(ours, small_set, epochs=2, optimizer=sgd(0.1, 0.8, 1e-3), batch_size=32, seed=3)
+    plain = {"batch_size": 32, "seed": 3, "precision": "float32"}
+    train(ours, small_set, epochs=2, optimizer=sgd(0.1, 0.8, 1e-3), **plain)  # type: ignore[arg-type]
     loader = Loader(small_set, 32, device="cpu", seed=3)
     optimizer = torch.optim.SGD(theirs.parameters(), lr=0.1, momentum=0.8, weight_decay=1e-3)
     for _ in range(2):
