@@ -16,11 +16,6 @@ from torch.nn import functional as F
 
 from labkit.models import Classifier, QuantizedConv, ResidualBlock, ResNet
 
-KNOWN = (
-    ResNet, ResidualBlock, QuantizedConv, Classifier,
-    nn.Sequential, nn.Identity, nn.Conv2d, nn.BatchNorm2d, nn.Linear,
-)  # fmt: skip
-
 
 def frozen(net: nn.Module) -> Callable[[Tensor], Tensor]:
     """A stand-in for `net` in evaluation mode: the same function, to float32's rounding, in less time.
@@ -28,12 +23,29 @@ def frozen(net: nn.Module) -> Callable[[Tensor], Tensor]:
     Made of what `net` is now; it does not follow later changes, and `net` itself stays as it is. A
     network that is no plain labkit ResNet, or that someone watches through hooks, stands in for itself.
     """
-    return FoldedResNet(net) if type(net) is ResNet and all(map(_is_plain, net.modules())) else net
+    return FoldedResNet(net) if type(net) is ResNet and _is_plain(net) else net
 
 
-def _is_plain(part: nn.Module) -> bool:
-    watched = bool(part._forward_hooks or part._forward_pre_hooks)
-    return type(part) in KNOWN and not watched and getattr(part, "track_running_stats", True)
+def _is_plain(net: ResNet) -> bool:
+    """Whether `net` is built as labkit builds it, and nobody hooked into it or replaced a part."""
+    blocks = list(net.body_op)
+    units: list[nn.Module] = [net.head_conv]
+    for block in blocks:
+        if type(block) is not ResidualBlock:
+            return False
+        shortcut = [] if type(block.id_mapping) is nn.Identity else [block.id_mapping]
+        units += [block.conv1, block.conv2, *shortcut]
+    untouched = not any(
+        part._forward_hooks or part._forward_pre_hooks or "forward" in vars(part) for part in net.modules()
+    )
+    return untouched and type(net.final_fc) is Classifier and all(map(_is_conv_and_norm, units))
+
+
+def _is_conv_and_norm(unit: nn.Module) -> bool:
+    if type(unit) is not nn.Sequential or [type(part) for part in unit] != [QuantizedConv, nn.BatchNorm2d]:
+        return False
+    conv, norm = unit
+    return type(conv.conv) is nn.Conv2d and bool(norm.track_running_stats)
 
 
 class FoldedResNet:

@@ -9,12 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 PRECISIONS = ("auto", "float32", "bfloat16")
+
+exact: ContextVar[bool] = ContextVar("exact", default=False)
+"""Whether `float32_only` holds: then `forward_in` stands back, as when a training loop evaluates."""
 
 
 def best_precision(device: torch.device | str) -> str:
@@ -51,7 +55,8 @@ def forward_in(net: nn.Module, precision: str) -> Iterator[None]:
     def enter(_: nn.Module, inputs: Any) -> None:
         device = next(net.parameters()).device
         running.append(ExitStack())
-        running[-1].enter_context(torch.autocast(device.type, torch.bfloat16))
+        if not exact.get():
+            running[-1].enter_context(torch.autocast(device.type, torch.bfloat16))
 
     def leave(_: nn.Module, inputs: Any, output: Any) -> Any:
         running.pop().close()
@@ -76,8 +81,10 @@ def float32_only(device: torch.device) -> Iterator[None]:
     """Within it, float32 means float32: no autocast around it, and no TF32 in a GPU's convolutions."""
     cudnn = torch.backends.cudnn
     tf32, cudnn.allow_tf32 = cudnn.allow_tf32, False
+    before = exact.set(True)
     try:
         with torch.autocast(device.type, enabled=False):
             yield
     finally:
+        exact.reset(before)
         cudnn.allow_tf32 = tf32

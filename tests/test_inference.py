@@ -121,9 +121,13 @@ def test_a_students_own_modules_are_used_as_they_are() -> None:
     class Noisy(nn.BatchNorm2d):
         pass
 
-    own, inside, other = Doubled(), resnet20(), nn.Linear(3, 4)
-    inside.body_op[2].conv1[1] = Noisy(16)  # type: ignore[index, operator]
-    for net in (own, inside, other):
+    inside, without_norm, longer, by_hand, other_end = (resnet20() for _ in range(5))
+    inside.body_op[2].conv1[1] = Noisy(16)
+    without_norm.body_op[2].conv1[1] = nn.Identity()
+    longer.head_conv.append(nn.Identity())
+    by_hand.body_op[0].forward = lambda x: x
+    other_end.final_fc = nn.Linear(64, 10)
+    for net in (Doubled(), inside, without_norm, longer, by_hand, other_end, nn.Linear(3, 4)):
         assert frozen(net.eval()) is net
 
 

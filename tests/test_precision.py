@@ -114,6 +114,24 @@ def test_evaluation_is_float32_whatever_surrounds_it(small_set: ImageSet) -> Non
         assert evaluate(net, small_set) == wanted
 
 
+def test_evaluation_within_a_training_loop_is_float32_too(small_set: ImageSet) -> None:
+    seen = []
+
+    def epoch(
+        net: nn.Module, trainloader: Any, criterion: nn.Module, optimizer: torch.optim.Optimizer
+    ) -> None:
+        seen.append(evaluate(net, small_set))
+        net(torch.randn(2, 3, 32, 32))
+        seen.append(dtype_inside(net))
+        net(torch.randn(2, 3, 32, 32))
+
+    net = resnet20()
+    wanted = evaluate(net, small_set)
+    finetune(net, small_set, epochs=1, epoch_fn=epoch, precision="bfloat16")
+    assert seen[0].loss == pytest.approx(wanted.loss, abs=1e-6)
+    assert seen[1] == [torch.bfloat16]
+
+
 def test_float32_only_keeps_tf32_out_and_puts_it_back() -> None:
     before = torch.backends.cudnn.allow_tf32
     with float32_only(torch.device("cpu")):
