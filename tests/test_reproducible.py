@@ -4,8 +4,10 @@ import random
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 
+from labkit import reproducible
 from labkit.reproducible import code_fingerprint, environment, seed_everything
 
 
@@ -33,7 +35,14 @@ def test_one_call_seeds_everything() -> None:
 
 def test_environment_is_plain_data() -> None:
     facts = environment()
-    assert facts["torch"] == torch.__version__ and "CPU" in facts["device"]
+    assert facts["torch"] == torch.__version__
+    assert facts["device"].endswith(f", {torch.get_num_threads()} threads")
+
+
+def test_a_processor_that_the_system_does_not_name_is_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reproducible.Path, "read_text", lambda self: "processor\t: 0\n")
+    monkeypatch.setattr(reproducible.platform, "processor", lambda: "")
+    assert reproducible.environment()["device"].startswith("CPU, ")
 
 
 def make(source: str) -> Any:
