@@ -20,6 +20,7 @@ from labkit.loaders import Loader
 from labkit.memory import keep_freed_memory
 from labkit.precision import best_precision, forward_in
 from labkit.reproducible import environment
+from labkit.training import train_epoch
 
 SIZE, TURNS = Size(train=2_560, test=0), 12
 
@@ -33,10 +34,7 @@ def trainer(bits: int | None) -> Callable[[], float]:
 
     def train() -> None:
         with forward_in(net, precision):
-            for inputs, targets in batches:
-                optimizer.zero_grad()
-                criterion(net(inputs), targets).backward()
-                optimizer.step()
+            train_epoch(net, batches, criterion, optimizer)
 
     return lambda: timed(train, SIZE.train)
 

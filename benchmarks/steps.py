@@ -22,6 +22,7 @@ import labkit
 from labkit import inference, memory
 from labkit.loaders import Loader
 from labkit.precision import best_precision, forward_in
+from labkit.training import train_epoch
 
 STEPS = (
     "float32, NCHW",
@@ -56,10 +57,7 @@ def side(steps: int, compiled: bool, size: Size) -> dict[str, Measure]:
     def train() -> None:
         net.train()
         with forward_in(net, precision):
-            for inputs, targets in batches:
-                optimizer.zero_grad()
-                criterion(net(inputs), targets).backward()
-                optimizer.step()
+            train_epoch(net, batches, criterion, optimizer)
 
     def evaluate() -> None:
         net.eval()

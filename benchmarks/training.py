@@ -34,6 +34,7 @@ from labkit.loaders import Loader
 from labkit.memory import keep_freed_memory
 from labkit.precision import best_precision, float32_only, forward_in
 from labkit.siblings import definitions
+from labkit.training import train_epoch
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks" / "source" / "compression"
 BATCH, TEST_BATCH = 256, 100  # the report's
@@ -160,10 +161,7 @@ def compute_only(precision: str, bits: int | None, size: Size) -> dict[str, Meas
     def train() -> None:
         net.train()
         with forward_in(net, precision):
-            for inputs, targets in train_batches:
-                optimizer.zero_grad()
-                criterion(net(inputs), targets).backward()
-                optimizer.step()
+            train_epoch(net, train_batches, criterion, optimizer)
 
     def evaluate() -> None:
         forward = frozen(net.eval())

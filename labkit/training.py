@@ -103,7 +103,7 @@ class Score(nn.Module):
 
 def train_epoch(
     net: nn.Module,
-    trainloader: Loader,
+    trainloader: Iterable[tuple[Tensor, Tensor]],
     criterion: nn.Module,
     optimizer: torch.optim.Optimizer,
 ) -> None:

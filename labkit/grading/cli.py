@@ -81,7 +81,7 @@ def grade(
     from rich.progress import Progress
 
     from labkit.grading.grade import grade_class, submissions
-    from labkit.grading.tables import grades_table, notes, shown
+    from labkit.grading.tables import print_class
 
     course = _course(course)
     console = Console(highlight=False)
@@ -89,12 +89,7 @@ def grade(
         total = 1 if student else len(submissions(course, assignment))
         bar = progress.add_task("grading", total=total)
         results = grade_class(course, assignment, jobs, student, lambda name: progress.advance(bar))
-    console.print(grades_table(results, assignment))
-    for note in notes(results):
-        console.print(note)
-    console.print(f"feedback pages  {shown(course)}/feedback/<student>/{assignment}/*.html")
-    console.print(f"gradebook       {shown(course)}/gradebook.db")
-    console.print(f"logs            {shown(course)}/logs/<student>.log")
+    print_class(console, course, assignment, results)
 
 
 def demo(

@@ -24,7 +24,7 @@ from labkit.grading.reference import Run, run_notebooks
 from labkit.grading.release import release
 from labkit.grading.samples import make_class
 from labkit.grading.settings import source_notebooks
-from labkit.grading.tables import grades_table, notes, runs_table, shown
+from labkit.grading.tables import print_class, runs_table, shown
 
 MARK = ".labkit-demo"  # in a folder that we made, and may empty again
 
@@ -53,15 +53,10 @@ def demo(course: Path, folder: Path, assignment: str = "compression", jobs: int 
         results = grade_class(
             folder / "course", assignment, jobs, done=lambda name: console.print(f"  {name} is graded")
         )
-    console.print(grades_table(results, assignment))
-    for note in notes(results):
-        console.print(note)
-
+    print_class(console, folder / "course", assignment, results)
     console.print(f"released notebooks  {shown(released[0].parent)}")
     console.print(f"reference pages     {shown(folder)}/reference/*.html")
     console.print(f"pictures            {shown(folder)}/pictures/*.png ({pictures})")
-    console.print(f"feedback pages      {shown(folder)}/course/feedback/<student>/{assignment}/*.html")
-    console.print(f"gradebook           {shown(folder)}/course/gradebook.db")
     console.print(f"{len(students)} students graded, {time.perf_counter() - start:.0f} s in all")
     if short := [run for run in runs if run.trouble or run.points < run.possible]:
         lines = [f"{run.name}: {run.points:g}/{run.possible:g} {run.trouble or ''}" for run in short]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from rich import box
+from rich.console import Console
 from rich.table import Table
 
 from labkit.grading.grade import Result
@@ -34,9 +35,15 @@ def grades_table(results: list[Result], assignment: str) -> Table:
     return table
 
 
-def notes(results: list[Result]) -> list[str]:
-    """What the instructor should know, a line each."""
-    return [f"{result.student}: {note}" for result in results for note in result.notes]
+def print_class(console: Console, course: Path, assignment: str, results: list[Result]) -> None:
+    """A graded class: the grades, what the instructor should know of whom, and where the rest lies."""
+    console.print(grades_table(results, assignment))
+    for result in results:
+        for note in result.notes:
+            console.print(f"{result.student}: {note}")
+    console.print(f"feedback pages      {shown(course)}/feedback/<student>/{assignment}/*.html")
+    console.print(f"gradebook           {shown(course)}/gradebook.db")
+    console.print(f"logs                {shown(course)}/logs/<student>.log")
 
 
 def runs_table(runs: list[Run]) -> Table:
