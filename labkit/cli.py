@@ -95,6 +95,41 @@ def train(
 
 
 @app.command()
+def reproduce(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Which experiments; all if none is named.", show_default=False)
+    ] = None,
+    baseline: Annotated[
+        str, typer.Option("--baseline", help="What they start from: shipped weights or a weights file.")
+    ] = "resnet20-cifar10",
+    recipe: Annotated[str, typer.Option("--recipe", help="How they train: report, or improved.")] = "report",
+    seeds: Annotated[
+        list[int] | None, typer.Option("--seed", help="Can be given several times. [42]")
+    ] = None,
+    profile: Annotated[
+        str, typer.Option("--profile", help="full, or quick: Shapes-10, to try the command.")
+    ] = "full",
+    results: Annotated[
+        Path, typer.Option("--results", help="Records are written to here; what has one is not run again.")
+    ] = Path("data/results"),
+    notebooks: Annotated[
+        Path, typer.Option("--notebooks", help="Whose functions are used: your own folder will do.")
+    ] = Path("notebooks/source/compression"),
+    on: Annotated[
+        str | None, typer.Option("--on", help="A Dask scheduler, tcp://host:8786, to spread the runs.")
+    ] = None,
+    show: Annotated[bool, typer.Option("--list", help="Only say what there is and what is done.")] = False,
+) -> None:
+    """Run the report's experiments from the notebooks' own code, and compare. Goes on where it was."""
+    from labkit.reproduce.command import reproduce
+
+    reproduce(
+        names or [], baseline=baseline, recipe=recipe, seeds=seeds or [42], profile=profile,
+        results=results, notebooks=notebooks, address=on, only_list=show, say=typer.echo,
+    )  # fmt: skip
+
+
+@app.command()
 def doctor() -> None:
     """Look over this installation; each line that is not well says what to do."""
     from labkit.doctor import examine

@@ -20,17 +20,20 @@ from labkit.paths import shipped_data
 from labkit.runs import Run
 
 
+def report_tables() -> list[str]:
+    """The names of the report's tables."""
+    return sorted(path.stem for path in (shipped_data() / "report").glob("*.csv"))
+
+
 def report_table(name: str) -> dict[str, float]:
     """A table of the report: the name of each row (a method, or a bit width) and its accuracy, 0 to 1.
 
     name: `pruning`, `asymmetric`, `symmetric`, `asymmetric_finetuned`, `pruned_quantized_before`,
         `pruned_quantized_after`. Raises LabError for another name.
     """
-    folder = shipped_data() / "report"
-    path = folder / f"{name}.csv"
-    if not path.exists():
-        known = ", ".join(sorted(p.stem for p in folder.glob("*.csv")))
-        raise LabError(f"the report has no table {name!r}. It has: {known}.")
+    if name not in report_tables():
+        raise LabError(f"the report has no table {name!r}. It has: {', '.join(report_tables())}.")
+    path = shipped_data() / "report" / f"{name}.csv"
     with path.open(newline="", encoding="utf-8") as file:
         return {row["row"]: float(row["accuracy"]) for row in csv.DictReader(file)}
 

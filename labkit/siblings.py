@@ -17,7 +17,7 @@ import math
 import os
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -72,32 +72,53 @@ def definitions(path: Path) -> dict[str, Any]:
     Raises LabError if the file is no notebook.
     """
     try:
-        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    except (OSError, ValueError, KeyError):
+        text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError):
         raise LabError(f"{path.name} cannot be read as a notebook.") from None
+    return define(path.stem, text)
+
+
+def define(
+    notebook: str, text: str, given: Mapping[str, Any] | None = None, experiments: bool = False
+) -> dict[str, Any]:
+    """`definitions` of the notebook whose file holds `text`.
+
+    given: further names that its functions find, such as those that it takes from other notebooks.
+    experiments: also the functions that experiment cells define; the experiments themselves never run.
+    """
     namespace: dict[str, Any] = {
-        "__name__": path.stem, "math": math, "random": random, "time": time, "np": np, "torch": torch,
+        "__name__": notebook, "math": math, "random": random, "time": time, "np": np, "torch": torch,
         "nn": nn, "F": F, "optim": optim, "device": str(default_device()),
-        "labkit": importlib.import_module("labkit"), "plt": _LazyPyplot(),
+        "labkit": importlib.import_module("labkit"), "plt": _LazyPyplot(), **(given or {}),
     }  # fmt: skip
-    for number, source in enumerate(_code_cells(cells), start=1):
-        file = f"<{path.stem}, code cell {number}>"
-        linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)  # for tracebacks
-        for node in filter(_is_definition, _parse(source)):
-            # one at a time: what fails takes only its own name along
-            with contextlib.suppress(Exception):
-                code = compile(ast.Module([node], []), file, "exec")
-                exec(code, namespace)  # noqa: S102 (the student's own code, as in a cell)
+    for file, node in definition_nodes(notebook, text, experiments):
+        # one at a time: what fails takes only its own name along
+        with contextlib.suppress(Exception):
+            code = compile(ast.Module([node], []), file, "exec")
+            exec(code, namespace)  # noqa: S102 (the student's own code, as in a cell)
     return namespace
 
 
-def _code_cells(cells: list[dict[str, Any]]) -> Iterator[str]:
-    """Sources of the code cells but tests and experiments, without lines that only IPython understands."""
+def definition_nodes(notebook: str, text: str, experiments: bool = False) -> Iterator[tuple[str, ast.stmt]]:
+    """The imports, functions, classes and constants of a notebook, each with a file name for tracebacks."""
+    try:
+        cells = json.loads(text)["cells"]
+    except (ValueError, KeyError, TypeError):
+        raise LabError(f"{notebook}.ipynb cannot be read as a notebook.") from None
+    for number, source in enumerate(_code_cells(cells, experiments), start=1):
+        file = f"<{notebook}, code cell {number}>"
+        linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
+        for node in filter(_is_definition, _parse(source)):
+            yield file, node
+
+
+def _code_cells(cells: list[dict[str, Any]], experiments: bool) -> Iterator[str]:
+    """Sources of the code cells but tests, without lines that only IPython understands."""
     for cell in cells:
         metadata = cell.get("metadata", {})
         if cell.get("cell_type") != "code" or metadata.get("nbgrader", {}).get("grade"):
             continue
-        if "experiment" in metadata.get("tags", []):
+        if "experiment" in metadata.get("tags", []) and not experiments:
             continue
         source = "".join(cell["source"])
         if not source.lstrip().startswith("%%"):

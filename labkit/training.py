@@ -132,6 +132,11 @@ def one_cycle(done: float, warmup: float = 0.2) -> float:
     return done / warmup if done < warmup else (1 - done) / (1 - warmup)
 
 
+def cosine(done: float) -> float:
+    """From the full learning rate down to zero along half a cosine (Loshchilov and Hutter 2017)."""
+    return (1 + math.cos(math.pi * done)) / 2
+
+
 def train(
     net: nn.Module,
     train_set: ImageSet,

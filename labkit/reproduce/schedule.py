@@ -1,0 +1,92 @@
+"""Runs the jobs that have no record yet, one after the other, or all at once on a Dask cluster."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from platformdirs import user_cache_path
+
+from labkit.errors import LabError
+from labkit.reproduce.experiments import EXPERIMENTS, Experiment, Finetuning
+from labkit.reproduce.jobs import Job, Outcome, Series, run
+from labkit.reproduce.records import Records
+
+Say = Callable[[str], object]
+
+
+def jobs_of(series: Series, experiments: Sequence[Experiment], seeds: Sequence[int]) -> list[Job]:
+    """Every experiment with every seed, seed by seed."""
+    return [Job.of(series, experiment, seed) for seed in seeds for experiment in experiments]
+
+
+def to_do(jobs: Sequence[Job], records: Records) -> list[Job]:
+    """The jobs without a record, and those whose weights a job without a record starts from."""
+    missing = [job for job in jobs if records.read(job) is None]
+    needed = {job.start.key for job in missing if job.start and records.outcome(job.start) is None}
+    return [job for job in jobs if job in missing or job.key in needed]
+
+
+def run_here(series: Series, jobs: Sequence[Job], records: Records, say: Say) -> None:
+    """Run the jobs one after the other. Killed, it goes on in the same epoch when it is called again."""
+    waiting, spent = list(jobs), [0.0]
+    for number, job in enumerate(jobs, start=1):
+        say(f"{number} of {len(jobs)}: {job}{_left(waiting, spent)}")
+        start = records.outcome(job.start) if job.start else None
+        began = time.perf_counter()
+        records.write(job, run(series, job, start, records.running(job)))
+        waiting.remove(job)
+        if _trains(job):
+            spent.append(time.perf_counter() - began)
+
+
+def run_on(address: str, series: Series, jobs: Sequence[Job], records: Records, say: Say) -> None:
+    """Run the jobs on the Dask cluster whose scheduler is at `address`; records are written here.
+
+    A job whose worker dies is given to another. Raises LabError if the scheduler cannot be reached.
+    """
+    try:
+        from dask.distributed import Client, as_completed
+    except ImportError:
+        raise LabError("--on needs dask: pip install 'labkit[cluster]', here and on the workers.") from None
+    try:
+        client = Client(address, timeout="10s")
+    except (OSError, TimeoutError, ValueError) as error:
+        raise LabError(
+            f"no Dask scheduler answers at {address} ({error}).\n"
+            "Start one with `dask scheduler`, and `dask worker ADDRESS --nthreads 1` on each machine."
+        ) from None
+    with client:
+        shared = client.scatter(series, broadcast=True)
+        futures: dict[Job, Any] = {}
+        for job in jobs:
+            start = None
+            if job.start:
+                start = futures.get(job.start) or records.outcome(job.start)
+            key = f"{job.slug}-{job.key}"
+            futures[job] = client.submit(_on_worker, shared, job, start, key=key, retries=3)
+        by_key = {future.key: job for job, future in futures.items()}
+        for number, (future, outcome) in enumerate(as_completed(futures.values(), with_results=True), 1):
+            job = by_key[future.key]
+            records.write(job, outcome)
+            say(f"{number} of {len(jobs)} done: {job}")
+
+
+def _on_worker(series: Series, job: Job, start: Outcome | None) -> Outcome:
+    """The checkpoint stays on the worker's machine, so that a worker there goes on where another stopped."""
+    folder: Path = user_cache_path("labkit") / "reproduce" / f"{job.slug}-{job.key}"
+    return run(series, job, start, folder)
+
+
+def _trains(job: Job) -> bool:
+    return isinstance(EXPERIMENTS[job.experiment], Finetuning)
+
+
+def _left(waiting: Sequence[Job], spent: Sequence[float]) -> str:
+    """What remains, told from how long the finetunings before it took."""
+    if len(spent) < 2:
+        return ""
+    minutes = sum(map(_trains, waiting)) * spent[-1] / 60
+    return f"; about {minutes // 60:.0f} h {minutes % 60:02.0f} min left"
