@@ -119,9 +119,19 @@ def reproduce(
         str | None, typer.Option("--on", help="A Dask scheduler, tcp://host:8786, to spread the runs.")
     ] = None,
     show: Annotated[bool, typer.Option("--list", help="Only say what there is and what is done.")] = False,
+    page: Annotated[
+        bool, typer.Option("--page", help="Only write docs/RESULTS.md and its pictures from the records.")
+    ] = False,
 ) -> None:
     """Run the report's experiments from the notebooks' own code, and compare. Goes on where it was."""
     from labkit.reproduce.command import reproduce
+
+    if page:
+        from labkit.reproduce.page import write_page
+
+        for path in write_page(results, Path("docs")):
+            typer.echo(path)
+        return
 
     reproduce(
         names or [], baseline=baseline, recipe=recipe, seeds=seeds or [42], profile=profile,

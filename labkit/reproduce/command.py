@@ -32,7 +32,7 @@ def reproduce(
     """Run what has no record yet and print every table beside the report's; see `labkit reproduce --help`."""
     if recipe not in RECIPES:
         raise LabError(f"--recipe {recipe} is not known: it can be {' or '.join(RECIPES)}.")
-    experiments = chosen(list(names))
+    experiments = chosen(names)
     series = Series.of(read_notebooks(notebooks), profile_of(profile), baseline, recipe)
     records = Records.of(results, series)
     jobs = jobs_of(series, experiments, seeds)

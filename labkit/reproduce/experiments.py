@@ -6,7 +6,7 @@ notebook's experiment cells say outside of functions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -146,7 +146,7 @@ def _all() -> Iterator[Experiment]:
 EXPERIMENTS: dict[str, Experiment] = {experiment.name: experiment for experiment in _all()}
 
 
-def chosen(names: list[str]) -> list[Experiment]:
+def chosen(names: Sequence[str]) -> list[Experiment]:
     """The experiments of these names in the order of the list above; all of them for no names.
 
     A name without its bit width means all widths: `asymmetric-finetune`. What an experiment starts from
