@@ -113,7 +113,7 @@ def reproduce(
         Path, typer.Option("--results", help="Records are written to here; what has one is not run again.")
     ] = Path("data/results"),
     notebooks: Annotated[
-        Path, typer.Option("--notebooks", help="Whose functions are used: your own folder will do.")
+        Path, typer.Option("--notebooks", help="Whose functions run: with a --results of your own, your own.")
     ] = Path("notebooks/source/compression"),
     on: Annotated[
         str | None, typer.Option("--on", help="A Dask scheduler, tcp://host:8786, to spread the runs.")

@@ -6,7 +6,8 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from labkit.models import ResNet
 from labkit.profiles import Profile
 from labkit.reproduce.experiments import EXPERIMENTS, Experiment, Sweep
 from labkit.reproduce.lab import Lab, Notebooks, ProfileFrom, code_of
-from labkit.reproduce.recipes import RECIPES, Recipe
+from labkit.reproduce.recipes import RECIPES
 from labkit.reproducible import environment, seed_everything
 from labkit.sparsity import sparsity_report
 from labkit.storage import size_report
@@ -45,15 +46,13 @@ class Series:
         name = f"{Path(baseline).stem}-{recipe}{quick}"
         return cls(name, notebooks, ProfileFrom.of(profile, baseline), recipe)
 
-    @property
+    @cached_property
     def settings(self) -> dict[str, Any]:
         """Everything that decides the figures, but the experiment and its seed."""
-        profile, recipe = self.profile, RECIPES[self.recipe]
-        sizes = {name: getattr(profile, name) for name in SIZES}
         return {
-            "profile": sizes,
-            "recipe": _plain(recipe),
-            "baseline_sha256": weights_sha256(profile.baseline()),
+            "profile": {name: getattr(self.profile, name) for name in SIZES},
+            "recipe": RECIPES[self.recipe].settings,
+            "baseline_sha256": weights_sha256(self.profile.baseline()),
         }
 
 
@@ -121,8 +120,10 @@ def run(series: Series, job: Job, start: Outcome | None, folder: Path | None) ->
         about = {"rows": rows, "environment": environment(next(net.parameters()).device), "seconds": seconds}
         return Outcome(record | about, None)
 
+    recipe = RECIPES[series.recipe]
     net = experiment.network(lab, net)
-    options = RECIPES[series.recipe].options | experiment.options(lab)
+    recipe.prepare(net)
+    options = recipe.options | experiment.options(lab)
     result = train(
         net, series.profile.train_set(), test_set,
         epochs=series.profile.epochs, batch_size=series.profile.batch_size,
@@ -150,7 +151,3 @@ def figures(net: ResNet, test_set: ImageSet) -> dict[str, float]:
         "ideal_bytes": round(size.ideal_bits / 8),
         "float32_bytes": size.float32,
     }
-
-
-def _plain(recipe: Recipe) -> dict[str, Any]:
-    return asdict(recipe) | {"schedule": recipe.schedule.__name__}

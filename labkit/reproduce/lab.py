@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -99,12 +100,11 @@ def code_of(notebooks: Notebooks, names: Iterable[str]) -> str:
     """
     found: dict[str, str] = {}
     # what each notebook sees: its own definitions over those of the earlier ones
-    scopes: dict[str, dict[str, tuple[str, ast.stmt]]] = {}
-    shared: dict[str, tuple[str, ast.stmt]] = {}
+    scopes: dict[str, dict[str, Definition]] = {}
+    shared: dict[str, Definition] = {}
     for notebook, text in notebooks.items():
-        own = dict(_named(notebook, text, experiments=True))
-        scopes[notebook] = shared | own
-        shared = shared | dict(_named(notebook, text, experiments=False))
+        scopes[notebook] = shared | _definitions(notebook, text, experiments=True)
+        shared = shared | _definitions(notebook, text, experiments=False)
 
     def add(scope: str, name: str) -> None:
         if name not in scopes[scope]:
@@ -112,9 +112,9 @@ def code_of(notebooks: Notebooks, names: Iterable[str]) -> str:
         home, node = scopes[scope][name]
         if f"{home}.{name}" in found:
             return
-        found[f"{home}.{name}"] = ast.unparse(_without_docstrings(node))
+        found[f"{home}.{name}"] = ast.unparse(node)
         for part in ast.walk(node):
-            if isinstance(part, ast.Name) and part.id != name:
+            if isinstance(part, ast.Name):
                 add(home, part.id)
 
     for full_name in names:
@@ -123,14 +123,19 @@ def code_of(notebooks: Notebooks, names: Iterable[str]) -> str:
     return "\n".join(found[key] for key in sorted(found))
 
 
-def _named(notebook: str, text: str, experiments: bool) -> Iterable[tuple[str, tuple[str, ast.stmt]]]:
+Definition = tuple[str, ast.stmt]
+"""(the notebook that it stands in, the function, class or constant without docstrings)"""
+
+
+@cache
+def _definitions(notebook: str, text: str, experiments: bool) -> dict[str, Definition]:
+    found: dict[str, Definition] = {}
     for _, node in definition_nodes(notebook, text, experiments):
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
-            yield node.name, (notebook, node)
+            found[node.name] = notebook, _without_docstrings(node)
         elif isinstance(node, ast.Assign):
-            for target in node.targets:
-                if isinstance(target, ast.Name):
-                    yield target.id, (notebook, node)
+            found |= {target.id: (notebook, node) for target in node.targets if isinstance(target, ast.Name)}
+    return found
 
 
 def _without_docstrings(node: ast.stmt) -> ast.stmt:

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+from torch import nn
+
+from labkit.models import quantized_layers
 from labkit.training import Schedule, constant, cosine, sgd
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """SGD with a learning rate that follows `schedule`. Epochs and batch size are the profile's."""
+    """SGD with a learning rate that follows `schedule`. Epochs and batch size are the profile's.
+
+    clip: bit width -> how many standard deviations a quantized layer's weights may lie from zero when the
+        training begins. Two or three outliers stretch a min-max grid until most weights share one level.
+    """
 
     name: str
     lr: float
@@ -18,6 +27,7 @@ class Recipe:
     weight_decay: float
     nesterov: bool
     schedule: Schedule
+    clip: Mapping[int, float] = field(default_factory=dict)
 
     @property
     def options(self) -> dict[str, Any]:
@@ -25,11 +35,30 @@ class Recipe:
         optimizer = sgd(self.lr, self.momentum, self.weight_decay, self.nesterov)
         return {"optimizer": optimizer, "schedule": self.schedule}
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """As plain data."""
+        plain = {name: getattr(self, name) for name in ("name", "lr", "momentum", "weight_decay", "nesterov")}
+        plain["schedule"] = self.schedule.__name__
+        return plain | ({"clip": {str(bits): c for bits, c in self.clip.items()}} if self.clip else {})
+
+    @torch.no_grad()
+    def prepare(self, net: nn.Module) -> None:
+        """Clip the weights of the quantized layers, in place; the pruned ones are zero and stay so."""
+        for _, layer in quantized_layers(net):
+            if (deviations := self.clip.get(layer.bits or 0)) is not None:
+                weight = layer.conv.weight
+                limit = deviations * float(weight[weight != 0].std())
+                weight.clamp_(-limit, limit)
+
     def __str__(self) -> str:
         nesterov = "Nesterov momentum" if self.nesterov else "momentum"
+        clip = "".join(
+            f"; at {bits} bits clipped to {c:g} standard deviations" for bits, c in self.clip.items()
+        )
         return (
             f"SGD, learning rate {self.lr:g} ({self.schedule.__name__}), {nesterov} {self.momentum:g}, "
-            f"weight decay {self.weight_decay:g}"
+            f"weight decay {self.weight_decay:g}{clip}"
         )
 
 
@@ -37,7 +66,7 @@ RECIPES = {
     recipe.name: recipe
     for recipe in (
         Recipe("report", 0.002, 0.875, 1e-4, False, constant),
-        # a finetuning that starts again at a high learning rate, as in Renda et al. 2020, and anneals it
-        Recipe("improved", 0.05, 0.9, 5e-4, True, cosine),
+        # starts again at a high learning rate and anneals it (Renda et al. 2020: learning rate rewinding)
+        Recipe("improved", 0.05, 0.9, 5e-4, True, cosine, clip={3: 3.5, 2: 2.5}),
     )
 }

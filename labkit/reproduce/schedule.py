@@ -30,22 +30,36 @@ def to_do(jobs: Sequence[Job], records: Records) -> list[Job]:
 
 
 def run_here(series: Series, jobs: Sequence[Job], records: Records, say: Say) -> None:
-    """Run the jobs one after the other. Killed, it goes on in the same epoch when it is called again."""
-    waiting, spent = list(jobs), [0.0]
+    """Run the jobs one after the other. Killed, it goes on in the same epoch when it is called again.
+
+    A job that fails (its loss diverges, say) costs itself and those that start from it; the others are
+    run, and then LabError is raised.
+    """
+    waiting, failed = list(jobs), Failures()
+    seconds: float | None = None
     for number, job in enumerate(jobs, start=1):
-        say(f"{number} of {len(jobs)}: {job}{_left(waiting, spent)}")
-        start = records.outcome(job.start) if job.start else None
-        began = time.perf_counter()
-        records.write(job, run(series, job, start, records.running(job)))
+        say(f"{number} of {len(jobs)}: {job}{_left(waiting, seconds)}")
         waiting.remove(job)
+        start = records.outcome(job.start) if job.start else None
+        if job.start and start is None:
+            failed.add(job, f"it starts from {job.start}, which failed", say)
+            continue
+        began = time.perf_counter()
+        try:
+            records.write(job, run(series, job, start, records.running(job)))
+        except LabError as error:
+            failed.add(job, str(error), say)
+            continue
         if _trains(job):
-            spent.append(time.perf_counter() - began)
+            seconds = time.perf_counter() - began
+    failed.check()
 
 
 def run_on(address: str, series: Series, jobs: Sequence[Job], records: Records, say: Say) -> None:
     """Run the jobs on the Dask cluster whose scheduler is at `address`; records are written here.
 
-    A job whose worker dies is given to another. Raises LabError if the scheduler cannot be reached.
+    A job whose worker dies is given to another; one that fails is treated as in `run_here`. Raises
+    LabError if the scheduler cannot be reached.
     """
     try:
         from dask.distributed import Client, as_completed
@@ -58,6 +72,7 @@ def run_on(address: str, series: Series, jobs: Sequence[Job], records: Records, 
             f"no Dask scheduler answers at {address} ({error}).\n"
             "Start one with `dask scheduler`, and `dask worker ADDRESS --nthreads 1` on each machine."
         ) from None
+    failed = Failures()
     with client:
         shared = client.scatter(series, broadcast=True)
         futures: dict[Job, Any] = {}
@@ -65,13 +80,34 @@ def run_on(address: str, series: Series, jobs: Sequence[Job], records: Records, 
             start = None
             if job.start:
                 start = futures.get(job.start) or records.outcome(job.start)
-            key = f"{job.slug}-{job.key}"
-            futures[job] = client.submit(_on_worker, shared, job, start, key=key, retries=3)
-        by_key = {future.key: job for job, future in futures.items()}
-        for number, (future, outcome) in enumerate(as_completed(futures.values(), with_results=True), 1):
-            job = by_key[future.key]
-            records.write(job, outcome)
-            say(f"{number} of {len(jobs)} done: {job}")
+            futures[job] = client.submit(_on_worker, shared, job, start, key=f"{job.slug}-{job.key}")
+        jobs_by_key = {future.key: job for job, future in futures.items()}
+        for number, future in enumerate(as_completed(futures.values()), start=1):
+            job = jobs_by_key[future.key]
+            if future.status == "finished":
+                records.write(job, future.result())
+                say(f"{number} of {len(jobs)} done: {job}")
+            else:
+                failed.add(job, str(future.exception()), say)
+    failed.check()
+
+
+class Failures:
+    """What went wrong, said at once and again at the end."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def add(self, job: Job, why: str, say: Say) -> None:
+        self.lines.append(f"{job}: {why}")
+        say(f"failed: {self.lines[-1]}")
+
+    def check(self) -> None:
+        """Raise LabError if anything failed."""
+        if self.lines:
+            raise LabError(
+                f"{len(self.lines)} runs failed; the others are recorded.\n" + "\n".join(self.lines)
+            )
 
 
 def _on_worker(series: Series, job: Job, start: Outcome | None) -> Outcome:
@@ -84,9 +120,9 @@ def _trains(job: Job) -> bool:
     return isinstance(EXPERIMENTS[job.experiment], Finetuning)
 
 
-def _left(waiting: Sequence[Job], spent: Sequence[float]) -> str:
-    """What remains, told from how long the finetunings before it took."""
-    if len(spent) < 2:
+def _left(waiting: Sequence[Job], seconds: float | None) -> str:
+    """What remains, this job included, told from how long the finetuning before it took."""
+    if seconds is None:
         return ""
-    minutes = sum(map(_trains, waiting)) * spent[-1] / 60
+    minutes = sum(map(_trains, waiting)) * seconds / 60
     return f"; about {minutes // 60:.0f} h {minutes % 60:02.0f} min left"
