@@ -15,12 +15,13 @@ from labkit import training
 from labkit.checkpoints import read_weights
 from labkit.cli import app
 from labkit.errors import LabError
-from labkit.models import prunable_layers
+from labkit.models import prunable_layers, quantized_layers, resnet20
 from labkit.profiles import PROFILES, Profile
 from labkit.reproduce import command, schedule
 from labkit.reproduce.experiments import EXPERIMENTS, chosen
 from labkit.reproduce.jobs import Job, Series
 from labkit.reproduce.lab import Lab, code_of, read_notebooks
+from labkit.reproduce.recipes import RECIPES
 from labkit.reproduce.records import Records, all_records
 from labkit.reproduce.schedule import jobs_of, run_here, run_on, to_do
 from tests.conftest import SOURCE
@@ -141,6 +142,45 @@ def test_a_killed_run_goes_on_and_ends_as_if_nothing_had_happened(
     assert parts["weights_sha256"] == whole["weights_sha256"]
     assert parts["rows"] == whole["rows"]
     assert not (tmp_path / "parts" / series().name / "running" / "iterative-seed42").exists()
+
+
+def test_a_run_that_fails_costs_itself_and_what_starts_from_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = schedule.run
+
+    def sometimes(series: Series, job: Job, *rest: Any) -> Any:
+        if job.experiment == "global":
+            raise training.TrainingDiverged("the training loss is no longer a finite number")
+        return run(series, job, *rest)
+
+    monkeypatch.setattr(schedule, "run", sometimes)
+    with pytest.raises(LabError) as raised:
+        do(["baseline", "pruned-quantized", "asymmetric"], tmp_path)
+    assert str(raised.value).splitlines() == [
+        "2 runs failed; the others are recorded.",
+        "global, seed 42: the training loss is no longer a finite number",
+        "pruned-quantized, seed 42: it starts from global, seed 42, which failed",
+    ]
+    assert {record["experiment"] for _, record in found(tmp_path)} == {"baseline", "asymmetric"}
+
+
+def found(folder: Path) -> list[tuple[str, dict[str, Any]]]:
+    return list(all_records(folder))
+
+
+def test_clipping_leaves_zeros_and_floating_point_layers_alone() -> None:
+    net = resnet20(bits=2, quantizer=lambda w, bits, symmetric: w)
+    layer = dict(quantized_layers(net))["body_op.4.conv1.0"].conv
+    with torch.no_grad():
+        layer.weight[:, :16] = 0
+        layer.weight[0, 20, 1, 1] = 5.0
+    head, before = net.head_conv[0].conv.weight.clone(), layer.weight.clone()
+    limit = 2.5 * float(before[before != 0].std())
+    RECIPES["improved"].prepare(net)
+    assert torch.equal(layer.weight, before.clamp(-limit, limit))
+    assert layer.weight.max() < 5.0 and int((layer.weight == 0).sum()) >= 32 * 16 * 9
+    assert torch.equal(net.head_conv[0].conv.weight, head)
 
 
 def key(experiment: str, notebooks: dict[str, str]) -> str:

@@ -37,8 +37,8 @@ class Sweep:
 class Finetuning:
     """A network that is trained: one row of a table.
 
-    network(lab, start): what the training begins with. options(lab): what `labkit.train` gets besides
-        the recipe. ramp: whether the network is pruned step by step in the first half.
+    network(lab, start): what the training begins with, `start` itself or another. options(lab): what
+        `labkit.train` gets besides the recipe. functions, start: as in a Sweep.
     """
 
     name: str

@@ -53,7 +53,7 @@ def page(records: Path, docs: Path) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"spread": spread, "difference": difference, "zip": zip}
+    environment.filters |= {"spread": spread, "difference": difference}
 
     def picture(name: str, which: str) -> str:
         """The Markdown of a picture, or nothing if there is nothing to show yet."""
