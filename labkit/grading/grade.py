@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -19,7 +20,8 @@ from nbgrader.api import Gradebook, MissingEntry
 from nbgrader.converters import GenerateAssignment, NbGraderException
 
 from labkit.errors import LabError
-from labkit.grading.one_student import in_own_process
+from labkit.grading.intake import handed_in
+from labkit.grading.one_student import Report, in_own_process
 from labkit.grading.release import check_source
 from labkit.grading.settings import course_directory, course_settings, source_notebooks
 
@@ -31,9 +33,9 @@ NOTEBOOK_MINUTES = 15  # more than this for one notebook, on average, and its pr
 
 @dataclass(frozen=True)
 class Marks:
-    """Points of one notebook: by code, and how many still wait for a human."""
+    """Points of one notebook: by code (None if it could not be read), and how many wait for a human."""
 
-    got: float
+    got: float | None
     possible: float
     outstanding: float
 
@@ -48,7 +50,7 @@ class Result:
 
     @property
     def got(self) -> float:
-        return sum(marks.got for marks in self.marks.values())
+        return sum(marks.got or 0.0 for marks in self.marks.values())
 
     @property
     def possible(self) -> float:
@@ -81,26 +83,32 @@ def grade_class(
             f"nobody has handed in {assignment}: there is no {course / 'submitted'}/<student>/{assignment}.\n"
             "Put each student's notebooks into such a folder and run this again."
         )
-    prepare_gradebook(course, assignment)
-    notes: dict[str, list[str]] = {}
-    with ThreadPoolExecutor(max(1, jobs)) as pool:
-        running = {pool.submit(_grade_one, course, assignment, name): name for name in students}
+    reports: dict[str, Report] = {}
+    with prepared_release(course, assignment) as released, ThreadPoolExecutor(max(1, jobs)) as pool:
+        running = {pool.submit(_grade_one, course, assignment, name, released): name for name in students}
         for future in as_completed(running):
-            notes[running[future]] = future.result()
+            reports[running[future]] = future.result()
             if done is not None:
                 done(running[future])
     marks = read_marks(course, assignment, students)
-    return [Result(name, marks[name], notes[name]) for name in students]
+    for name, report in reports.items():
+        for notebook in report.not_graded:
+            marks[name][notebook] = replace(marks[name][notebook], got=None)
+    return [Result(name, marks[name], reports[name].notes) for name in students]
 
 
 def submissions(course: Path, assignment: str) -> list[str]:
-    """The students who have handed in at least one notebook."""
-    found = (course / "submitted").glob(f"*/{assignment}/*.ipynb")
-    return sorted({path.parent.parent.name for path in found})
+    """The students who have handed in at least one file that could be a notebook, or a zip."""
+    folders = (course / "submitted").glob(f"*/{assignment}")
+    return sorted(folder.parent.name for folder in folders if handed_in(folder))
 
 
-def prepare_gradebook(course: Path, assignment: str) -> None:
-    """Bring the gradebook's test cells up to the source. The committed release is not touched."""
+@contextmanager
+def prepared_release(course: Path, assignment: str) -> Iterator[Path]:
+    """Bring the gradebook's test cells up to the source; gives a folder with the release, for a while.
+
+    The committed release is not touched.
+    """
     for path in source_notebooks(course, assignment):
         check_source(path)
     log = logging.Logger("labkit.gradebook")
@@ -121,6 +129,7 @@ def prepare_gradebook(course: Path, assignment: str) -> None:
                     f"To grade it anew, move {course / 'gradebook.db'} away and run this again."
                 ) from None
             raise LabError("nbgrader cannot read the source:\n" + "\n".join(errors)) from error
+        yield Path(scratch) / assignment
 
 
 def read_marks(course: Path, assignment: str, students: list[str]) -> dict[str, dict[str, Marks]]:
@@ -143,26 +152,26 @@ def read_marks(course: Path, assignment: str, students: list[str]) -> dict[str, 
     return result
 
 
-def _grade_one(course: Path, assignment: str, student: str) -> list[str]:
-    """Grade one student in a process of its own; its notes, or what became of it."""
+def _grade_one(course: Path, assignment: str, student: str, released: Path) -> Report:
+    """Grade one student in a process of its own; its report, or what became of it."""
     log = course / "logs" / f"{student}.log"
     log.parent.mkdir(exist_ok=True)
     minutes = NOTEBOOK_MINUTES * len(source_notebooks(course, assignment))
     context = _processes()
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(
-        target=in_own_process, args=(theirs, log, course, assignment, student), daemon=True
+        target=in_own_process, args=(theirs, log, course, assignment, student, released), daemon=True
     )
     process.start()
     theirs.close()  # so that the end of the process ends the wait
     try:
         if not ours.poll(60 * minutes):
             process.kill()
-            return [f"stopped after {minutes} minutes"]
-        notes: list[str] = ours.recv()
-        return notes
+            return Report([f"stopped after {minutes} minutes"])
+        report: Report = ours.recv()
+        return report
     except EOFError:
-        return [f"grading broke off, see {log.relative_to(course)}"]
+        return Report([f"grading broke off, see {log.relative_to(course)}"])
     finally:
         process.join()
 

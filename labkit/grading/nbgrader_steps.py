@@ -21,8 +21,9 @@ from nbgrader.utils import is_grade, is_solution
 
 from labkit import __version__
 from labkit.grading.kernels import kernel_environment
+from labkit.grading.reading import read_notebook
+from labkit.grading.repair import EXPERIMENT, grade_id_of, repair
 
-EXPERIMENT = "experiment"
 Resources = dict[str, Any]
 
 BADGE = "https://colab.research.google.com/assets/colab-badge.svg"
@@ -97,52 +98,27 @@ class AddColabCells(NbGraderPreprocessor):
 class TrustedCells(NbGraderPreprocessor):
     """Grading: what a cell is comes from the source notebook, what an answer says from the student.
 
-    Every cell with a known grade_id gets the source's nbgrader metadata and tags; without this a test
-    cell tagged `experiment` would be skipped, and a skipped test cell counts as passed. A cell that was
-    copied keeps its grade_id once. Locked and graded cells that were deleted come back in their places.
+    Without this a test cell tagged `experiment` would be skipped, and a skipped test cell counts as
+    passed. `labkit grade` has mended the notebook before; under plain nbgrader it is done here.
     """
 
     def preprocess(self, nb: NotebookNode, resources: Resources) -> tuple[NotebookNode, Resources]:
         where = resources["nbgrader"]
         path = _source_folder(self, where["assignment"]) / f"{where['notebook']}.ipynb"
-        source = nbformat.read(path, as_version=4)
-        add_colab_cells(source, where["assignment"], where["notebook"])
-        trusted = {_grade_id(cell): cell for cell in source.cells if _grade_id(cell)}
+        released = nbformat.read(path, as_version=4)
+        add_colab_cells(released, where["assignment"], where["notebook"])
         with Gradebook(where["db_url"]) as gradebook:
             notebook = gradebook.find_notebook(where["notebook"], where["assignment"])
-            released = {cell.name: cell.source for cell in notebook.source_cells}
-
-        self._keep_one_of_each(nb, released)
-        for cell in nb.cells:
-            known = trusted.get(_grade_id(cell))
-            if known is None:
-                cell.metadata.pop("nbgrader", None)  # the student's own cell, whatever it claims
-            else:
-                cell.metadata.pop("tags", None)
-                cell.metadata.update(_trusted_metadata(known))
-        place = 0
-        for grade_id, known in trusted.items():
-            found = next((i for i, cell in enumerate(nb.cells) if _grade_id(cell) == grade_id), None)
-            if found is None:
-                self.log.warning("The cell %s was missing; it is put back", grade_id)
-                nb.cells.insert(place, _released_copy(known, released[grade_id], nb))
-                found = place
-            place = found + 1
-        return nb, resources
-
-    def _keep_one_of_each(self, nb: NotebookNode, released: dict[str, str]) -> None:
-        """Of several cells with one grade_id, the last that somebody wrote in keeps it."""
-        copies: dict[str, list[NotebookNode]] = {}
-        for cell in nb.cells:
-            if grade_id := _grade_id(cell):
-                copies.setdefault(grade_id, []).append(cell)
-        for grade_id, cells in copies.items():
-            written = [cell for cell in cells if cell.source != released.get(grade_id)]
-            keep = (written or cells)[-1]
-            for cell in cells:
-                if cell is not keep:
-                    self.log.warning("The cell %s was there twice; one copy keeps its id", grade_id)
-                    del cell.metadata["nbgrader"]
+            texts = {cell.name: cell.source for cell in notebook.source_cells}
+        for cell in released.cells:
+            if (name := grade_id_of(cell)) is not None:
+                cell.source = texts[name]  # an answer emptied, a test with its hidden part
+                cell.metadata["nbgrader"]["cell_type"] = cell.cell_type
+        submitted, _ = read_notebook(nbformat.writes(nb).encode())  # with cell ids, whoever saved it
+        mended = repair(submitted, released)
+        for note in mended.notes:
+            self.log.info("%s: %s", where["notebook"], note)
+        return mended.notebook, resources
 
 
 class KeepExperimentOutputs(NbGraderPreprocessor):
@@ -151,7 +127,7 @@ class KeepExperimentOutputs(NbGraderPreprocessor):
     def preprocess_cell(
         self, cell: NotebookNode, resources: Resources, cell_index: int
     ) -> tuple[NotebookNode, Resources]:
-        kept = _is_experiment(cell) and _grade_id(cell) is None
+        kept = _is_experiment(cell) and grade_id_of(cell) is None
         if cell.cell_type == "code" and not kept:
             cell.outputs = []
             cell.execution_count = None
@@ -237,12 +213,6 @@ def _source_folder(step: NbGraderPreprocessor, assignment: str) -> Path:
     return Path(coursedir.format_path(coursedir.source_directory, ".", assignment))
 
 
-def _grade_id(cell: NotebookNode) -> str | None:
-    meta = cell.metadata.get("nbgrader")
-    grade_id = meta.get("grade_id") if isinstance(meta, dict) else None
-    return grade_id if isinstance(grade_id, str) else None
-
-
 def _is_experiment(cell: NotebookNode) -> bool:
     return EXPERIMENT in (cell.metadata.get("tags") or [])
 
@@ -256,21 +226,3 @@ def _is_points(text: str, most: float) -> bool:
         return 0.0 <= float(text) <= most
     except ValueError:
         return False
-
-
-def _trusted_metadata(source_cell: NotebookNode) -> dict[str, Any]:
-    trusted: dict[str, Any] = {
-        "nbgrader": dict(source_cell.metadata["nbgrader"], cell_type=source_cell.cell_type)
-    }
-    if "tags" in source_cell.metadata:
-        trusted["tags"] = list(source_cell.metadata["tags"])
-    return trusted
-
-
-def _released_copy(source_cell: NotebookNode, text: str, nb: NotebookNode) -> NotebookNode:
-    """A cell to put back into `nb`, as nbgrader keeps it: an answer emptied, a test with its hidden part."""
-    new = nbformat.v4.new_code_cell if source_cell.cell_type == "code" else nbformat.v4.new_markdown_cell
-    cell = new(text, metadata=nbformat.from_dict(_trusted_metadata(source_cell)))
-    if nb.nbformat_minor < 5:  # cell ids came with 4.5 and are an error before
-        del cell["id"]
-    return cell

@@ -17,6 +17,7 @@ from traitlets.config import Config
 
 from labkit.errors import LabError
 from labkit.grading import nbgrader_steps as ours
+from labkit.grading.repair import EXPERIMENT
 
 CODE_STUB = 'raise NotImplementedError("write your answer here, then run the check below")'
 TEXT_STUB = "*Your answer here.*"
@@ -63,7 +64,7 @@ def configure(c: Config, course: Path) -> Config:
     c.OverwriteCells.add_missing_cells = True
     c.Execute.timeout = CELL_SECONDS
     c.Execute.interrupt_on_timeout = True
-    c.Execute.skip_cells_with_tag = ours.EXPERIMENT
+    c.Execute.skip_cells_with_tag = EXPERIMENT
     # nbgrader gives 0 to a test cell with anything on stderr; a warning or a progress bar is no mistake.
     c.IgnorePattern.enabled = True
     c.IgnorePattern.pattern = r"(?s).*"

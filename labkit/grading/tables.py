@@ -8,7 +8,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from labkit.grading.grade import Result
+from labkit.grading.grade import Marks, Result
 from labkit.grading.reference import Run
 
 
@@ -26,8 +26,7 @@ def grades_table(results: list[Result], assignment: str) -> Table:
     table.add_column("auto", justify="right")
     table.add_column("to mark", justify="right")
     for result in results:
-        points = [result.marks[name].got if name in result.marks else None for name in notebooks]
-        cells = [_points(got, most[name]) for got, name in zip(points, notebooks, strict=True)]
+        cells = [_cell(result.marks.get(name), most[name]) for name in notebooks]
         table.add_row(result.student, *cells, f"{result.got:g}", f"{result.outstanding:g}")
     table.add_section()
     possible = (_points(points, points) for _, points in sorted(most.items()))
@@ -66,7 +65,11 @@ def shown(path: Path) -> str:
         return str(path)
 
 
-def _points(got: float | None, possible: float) -> str:
-    if got is None:
+def _cell(marks: Marks | None, possible: float) -> str:
+    if marks is None:
         return "?"
+    return "not graded" if marks.got is None else _points(marks.got, possible)
+
+
+def _points(got: float, possible: float) -> str:
     return f"{got:g}" if possible else "-"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -154,6 +155,20 @@ def experiments_shown(nb: NotebookNode) -> None:
     for each in nb.cells:
         if "experiment" in each.metadata.get("tags", []):
             each.outputs = [nbformat.v4.new_output("stream", text="accuracy 0.9151, as the student saw it")]
+
+
+def unmarked(nb: NotebookNode) -> None:
+    """Right, but every mark, tag and id is lost, as some editors lose them."""
+    for number, each in enumerate(nb.cells):
+        each.metadata, each.id = nbformat.from_dict({}), f"cell{number}"
+
+
+def zip_up(folder: Path) -> None:
+    """All notebooks of a submission in a folder of a zip."""
+    with zipfile.ZipFile(folder / "work.zip", "w") as archive:
+        for path in sorted(folder.glob("*.ipynb")):
+            archive.write(path, f"lab/{path.name}")
+            path.unlink()
 
 
 def only(folder: Path, name: str) -> None:

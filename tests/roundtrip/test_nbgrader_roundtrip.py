@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import pytest
@@ -22,8 +23,11 @@ from tests.roundtrip.tiny_course import SECRET, write_course
 
 pytest.importorskip("nbgrader")
 
+from nbgrader.api import Gradebook
+
 from labkit.grading.grade import Result, grade_class
 from labkit.grading.release import release
+from labkit.grading.settings import course_directory
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks" / "source" / "compression").glob("*.ipynb"))
@@ -48,6 +52,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made.only(made.hand_in(course, "half", made.unchanged), FIRST)
     broken = made.hand_in(course, "broken", made.unchanged)
     (broken / f"{FIRST}.ipynb").write_text("this is no notebook")
+    made.hand_in(course, "unmarked", made.unmarked)
+    made.zip_up(made.hand_in(course, "zipped", made.unchanged))
     return course
 
 
@@ -56,7 +62,7 @@ def graded(tiny: Path) -> dict[str, Result]:
     return {result.student: result for result in grade_class(tiny, "compression", jobs=os.cpu_count() or 1)}
 
 
-def points(result: Result) -> tuple[float, float]:
+def points(result: Result) -> tuple[float | None, float | None]:
     return result.marks[FIRST].got, result.marks[SECOND].got
 
 
@@ -83,11 +89,13 @@ def autograded(course: Path, student: str, name: str = FIRST) -> nbformat.Notebo
         ("dying", (0, 10)),
         ("old", (10, 10)),
         ("half", (10, 0)),
-        ("broken", (0, 10)),
+        ("broken", (None, 10)),  # not graded, which is no zero
+        ("unmarked", (10, 10)),
+        ("zipped", (10, 10)),
     ],
 )
 def test_every_submission_gets_its_points(
-    graded: dict[str, Result], student: str, expected: tuple[float, float]
+    graded: dict[str, Result], student: str, expected: tuple[float | None, float]
 ) -> None:
     assert points(graded[student]) == expected
     assert graded[student].possible == 20
@@ -97,7 +105,36 @@ def test_notes_tell_the_instructor_what_went_wrong(graded: dict[str, Result]) ->
     assert graded["right"].notes == []
     assert graded["dying"].notes == [f"{FIRST}: the kernel died"]
     assert graded["half"].notes == [f"missing {SECOND}"]
-    assert graded["broken"].notes == [f"{FIRST}: not a notebook that can be read"]
+    assert graded["broken"].notes == [f"{FIRST}: not graded: it is no notebook: it does not begin as one"]
+    assert graded["zipped"].notes[0] == f"{FIRST}: was handed in as work.zip/lab/{FIRST}.ipynb"
+    assert f"{FIRST}: the answer double was found by what it defines" in graded["unmarked"].notes
+
+
+def test_students_are_told_what_was_mended_and_why_not(tiny: Path, graded: dict[str, Result]) -> None:
+    assert "the answer double was found by what it defines" in feedback(tiny, "unmarked")
+    assert "mended" not in feedback(tiny, "right")
+    page = feedback(tiny, "broken")
+    assert "It could not be graded: it is no notebook: it does not begin as one." in page
+
+
+def test_grading_again_keeps_what_a_human_wrote(tiny: Path, graded: dict[str, Result]) -> None:
+    def of_broken(gradebook: Gradebook) -> tuple[Any, Any]:
+        notebooks = (
+            gradebook.find_submission_notebook(name, "compression", "broken") for name in (FIRST, SECOND)
+        )
+        first, second = ({grade.cell.name: grade for grade in one.grades} for one in notebooks)
+        return first[f"test_{FIRST[3:]}"], second["why"]
+
+    url = course_directory(tiny, "compression").db_url
+    with Gradebook(url, "compression-lab") as gradebook:
+        unread, question = of_broken(gradebook)
+        assert unread.auto_score is None and unread.needs_manual_grade
+        unread.manual_score, question.manual_score = 5.0, 2.0
+        gradebook.db.commit()
+    (again,) = grade_class(tiny, "compression", jobs=1, student="broken")
+    assert again.marks[FIRST].got is None
+    with Gradebook(url, "compression-lab") as gradebook:
+        assert [grade.manual_score for grade in of_broken(gradebook)] == [5.0, 2.0]
 
 
 def test_written_answers_wait_for_a_human(graded: dict[str, Result]) -> None:
@@ -111,7 +148,7 @@ def test_a_notebook_that_could_not_be_run_asks_for_a_human(graded: dict[str, Res
 
 def test_hidden_tests_stay_hidden(tiny: Path, graded: dict[str, Result]) -> None:
     pages = [*(tiny / "release").rglob("*.ipynb"), *(tiny / "feedback").rglob("*.html")]
-    assert len(pages) == 2 + 2 * len(graded) - 3  # three notebooks could not be graded
+    assert len(pages) == 2 + 2 * len(graded) - 2  # one died and one is missing; the broken one has a sentence
     for page in pages:
         text = page.read_text(encoding="utf-8")
         assert SECRET not in text, page

@@ -1,0 +1,411 @@
+"""Damaged notebooks, made from the lab's own release, and what `repair` and `take_in` make of them."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat import NotebookNode
+
+pytest.importorskip("nbformat")
+
+from labkit.grading.intake import take_in
+from labkit.grading.reading import Unreadable, read_notebook
+from labkit.grading.repair import grade_id_of, repair
+from tests.conftest import REPOSITORY
+
+RELEASE = REPOSITORY / "notebooks" / "release" / "compression"
+NAMES = sorted(path.stem for path in RELEASE.glob("*.ipynb"))
+RAMP = """\
+def sparsity_at(epoch, target=80.0, ramp_epochs=10):
+    return target * min(epoch + 1, ramp_epochs) / ramp_epochs"""
+WALK = """\
+def iterative_prune(net, epoch, target=80.0, ramp_epochs=10):
+    return walk(net, epoch)"""
+WORDS = "It came back because the first nine epochs are free."
+Change = Callable[[NotebookNode], None]
+
+
+def released(name: str = "03_iterative_pruning") -> NotebookNode:
+    return nbformat.read(RELEASE / f"{name}.ipynb", 4)
+
+
+def answered() -> NotebookNode:
+    """Notebook 03 as a student hands it in."""
+    nb = released()
+    cell(nb, "sparsity_at").source = RAMP
+    cell(nb, "iterative_prune").source = WALK
+    cell(nb, "q_schedule").source = WORDS
+    return nb
+
+
+def cell(nb: NotebookNode, name: str) -> NotebookNode:
+    (found,) = [each for each in nb.cells if grade_id_of(each) == name]
+    return found
+
+
+def own(source: str, name: str = "own") -> NotebookNode:
+    return nbformat.v4.new_code_cell(source, id=name)
+
+
+def at(nb: NotebookNode, name: str) -> int:
+    return nb.cells.index(cell(nb, name))
+
+
+def marks(nb: NotebookNode) -> list[str]:
+    return [name for each in nb.cells if (name := grade_id_of(each))]
+
+
+def test_a_whole_notebook_stays_as_it_is() -> None:
+    nb = answered()
+    nb.cells.insert(at(nb, "sparsity_at"), own("def walk(net, epoch):\n    pass"))
+    mended = repair(nb, released())
+    assert mended.notes == []
+    assert mended.notebook.cells == nb.cells
+
+
+# what is done to a notebook, and what is said about it
+def lose_marks(nb: NotebookNode) -> None:
+    for each in nb.cells:
+        each.metadata = nbformat.from_dict({})
+
+
+def lose_marks_and_ids(nb: NotebookNode) -> None:
+    lose_marks(nb)
+    for number, each in enumerate(nb.cells):
+        each.id = f"new{number}"
+
+
+def new_ids(nb: NotebookNode) -> None:
+    for number, each in enumerate(nb.cells):
+        each.id = f"new{number}"
+
+
+def delete_test(nb: NotebookNode) -> None:
+    nb.cells.remove(cell(nb, "test_sparsity_at"))
+
+
+def edit_test(nb: NotebookNode) -> None:
+    cell(nb, "test_sparsity_at").source = "4.0"
+
+
+def double_test(nb: NotebookNode) -> None:
+    nb.cells.append(nbformat.from_dict(dict(cell(nb, "test_sparsity_at"), id="twin")))
+
+
+def double_answer(nb: NotebookNode) -> None:
+    twin = nbformat.from_dict(dict(cell(nb, "sparsity_at"), id="twin", source="def sparsity_at(epoch): pass"))
+    nb.cells.insert(at(nb, "sparsity_at"), twin)
+
+
+def split_answer(nb: NotebookNode) -> None:
+    first = cell(nb, "sparsity_at")
+    head, tail = first.source.split("\n")
+    first.source = head + "\n    share = min(epoch + 1, ramp_epochs)"
+    second = nbformat.from_dict(dict(first, id="second-half", source=tail))
+    nb.cells.insert(at(nb, "sparsity_at") + 1, second)
+
+
+def move_answer(nb: NotebookNode) -> None:
+    nb.cells.append(nb.cells.pop(at(nb, "iterative_prune")))
+
+
+def answer_elsewhere(nb: NotebookNode) -> None:
+    cell(nb, "sparsity_at").source = cell(released(), "sparsity_at").source
+    nb.cells.append(own(RAMP))
+
+
+def delete_answer_cell_but_write_elsewhere(nb: NotebookNode) -> None:
+    nb.cells.remove(cell(nb, "sparsity_at"))
+    nb.cells.insert(0, own(RAMP))
+
+
+def copied_marks(nb: NotebookNode) -> None:
+    """A cell that claims to be another kind of cell, and one that claims a mark which there is not."""
+    nb.cells.append(nbformat.v4.new_markdown_cell("x", metadata={"nbgrader": {"grade_id": "sparsity_at"}}))
+    nb.cells.append(nbformat.v4.new_code_cell("x = 1", metadata={"nbgrader": {"grade_id": "none"}}))
+    nb.cells.append(nbformat.v4.new_code_cell("x = 1", metadata={"nbgrader": ["no", "mapping"]}))
+
+
+DAMAGE: dict[Change, list[str]] = {
+    lose_marks: ["sparsity_at had lost its mark", "q_schedule had lost its mark", "setup had lost its mark"],
+    lose_marks_and_ids: [
+        "the answer sparsity_at was found by what it defines",
+        "the answer q_schedule was found by where it stood",
+        "test_sparsity_at had lost its mark",
+    ],
+    new_ids: [],
+    delete_test: ["test_sparsity_at was missing: put back"],
+    edit_test: ["test_sparsity_at was edited: it is run as released"],
+    double_test: ["test_sparsity_at was there 2 times"],
+    double_answer: ["the answer sparsity_at was there 2 times: the last one written in counts"],
+    split_answer: ["the answer sparsity_at was split into 2 cells: put together again"],
+    move_answer: ["its cells were in another order"],
+    answer_elsewhere: ["the answer sparsity_at was found by what it defines"],
+    delete_answer_cell_but_write_elsewhere: ["the answer sparsity_at was found by what it defines"],
+    copied_marks: [],
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE, ids=lambda damage: damage.__name__)
+def test_a_damaged_notebook_gets_its_answers_onto_the_releases_cells(damage: Change) -> None:
+    nb = answered()
+    damage(nb)
+    before = nbformat.from_dict(nb)
+    mended = repair(nb, released())
+    assert nb == before, "the submission itself was changed"
+    assert marks(mended.notebook) == marks(released())
+    for name in marks(released()):
+        here, there = cell(mended.notebook, name), cell(released(), name)
+        assert here.metadata == there.metadata and here.id == there.id
+        if not there.metadata["nbgrader"]["solution"]:
+            assert here.source == there.source
+    namespace: dict[str, object] = {}
+    exec(cell(mended.notebook, "sparsity_at").source, namespace)
+    assert namespace["sparsity_at"](4) == 40.0  # type: ignore[operator]
+    assert cell(mended.notebook, "iterative_prune").source == WALK
+    assert cell(mended.notebook, "q_schedule").source == WORDS
+    for note in DAMAGE[damage]:
+        assert note in mended.notes
+    if not DAMAGE[damage]:
+        assert mended.notes == []
+    nbformat.validate(mended.notebook)
+    again = repair(mended.notebook, released())
+    assert again.notes == [] and again.notebook.cells == mended.notebook.cells
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("damage", [lose_marks, lose_marks_and_ids], ids=lambda damage: damage.__name__)
+def test_experiments_that_lost_their_tags_are_still_not_run(name: str, damage: Change) -> None:
+    nb = released(name)
+    experiments = [each.source for each in nb.cells if "experiment" in each.metadata.get("tags", [])]
+    damage(nb)
+    for each in nb.cells:
+        each.source += "\n"  # touched
+    mended = repair(nb, released(name)).notebook
+    tagged = [each.source.rstrip() for each in mended.cells if "experiment" in each.metadata.get("tags", [])]
+    assert tagged == [source.rstrip() for source in experiments]
+    assert marks(mended) == marks(released(name))
+
+
+def test_an_own_helper_goes_where_the_answer_goes() -> None:
+    nb = answered()
+    nb.cells += [own("def walk(net, epoch):\n    return epoch"), nb.cells.pop(at(nb, "iterative_prune"))]
+    mended = repair(nb, released()).notebook
+    assert mended.cells[at(mended, "iterative_prune") - 1].source.startswith("def walk")
+    assert at(mended, "iterative_prune") < at(mended, "test_iterative_ramp")
+
+
+def test_what_was_added_to_the_setup_is_still_run_after_ours() -> None:
+    nb = answered()
+    cell(nb, "setup").source += "\nimport itertools"
+    mended = repair(nb, released())
+    place = at(mended.notebook, "setup")
+    assert mended.notebook.cells[place].source == cell(released(), "setup").source
+    assert mended.notebook.cells[place + 1].source.endswith("import itertools")
+    assert "setup was edited: it is run as released" in mended.notes
+
+
+def test_nothing_is_invented_for_an_answer_that_is_not_there() -> None:
+    nb = answered()
+    for name in ("sparsity_at", "q_schedule"):
+        nb.cells.remove(cell(nb, name))
+    mended = repair(nb, released())
+    assert cell(mended.notebook, "sparsity_at").source == cell(released(), "sparsity_at").source
+    assert cell(mended.notebook, "q_schedule").source == cell(released(), "q_schedule").source
+    assert {"sparsity_at was missing: put back", "q_schedule was missing: put back"} <= set(mended.notes)
+
+
+# files
+def written(nb: NotebookNode) -> bytes:
+    return nbformat.writes(nb).encode()
+
+
+def as_format_3(nb: NotebookNode) -> bytes:
+    return json.dumps(nbformat.convert(nb, 3)).encode()
+
+
+def as_format(minor: int) -> Callable[[NotebookNode], bytes]:
+    def change(nb: NotebookNode) -> bytes:
+        content = json.loads(written(nb))
+        content["nbformat_minor"] = minor
+        for each in content["cells"]:
+            each.pop("id", None)
+        return json.dumps(content).encode()
+
+    return change
+
+
+def without_parts(nb: NotebookNode) -> bytes:
+    content = json.loads(written(nb))
+    for each in content["cells"]:
+        for part in ("outputs", "execution_count"):
+            each.pop(part, None)
+    content.pop("nbformat")
+    content["metadata"] = None
+    content["cells"].insert(0, {"cell_type": "heading", "source": "x"})
+    return json.dumps(content).encode()
+
+
+def bad_outputs(nb: NotebookNode) -> bytes:
+    content = json.loads(written(nb))
+    content["cells"][3]["outputs"] = [{"output_type": "no such kind"}, 3]
+    content["cells"][3]["execution_count"] = "four"
+    return json.dumps(content).encode()
+
+
+@pytest.mark.parametrize(
+    "save",
+    [
+        written,
+        lambda nb: b"\xef\xbb\xbf" + written(nb),
+        lambda nb: written(nb).decode().encode("utf-16"),
+        lambda nb: written(nb).replace(b"\n", b"\r\n").replace(b"\\n", b"\\r\\n"),
+        as_format_3,
+        *map(as_format, range(6)),
+        without_parts,
+        bad_outputs,
+    ],
+    ids=[
+        "plain",
+        "bom",
+        "utf-16",
+        "crlf",
+        "format 3",
+        *(f"format 4.{n}" for n in range(6)),
+        "bare",
+        "outputs",
+    ],
+)
+def test_what_editors_leave_is_read(save: Callable[[NotebookNode], bytes]) -> None:
+    nb, _ = read_notebook(save(answered()))
+    nbformat.validate(nb)
+    mended = repair(nb, released()).notebook
+    assert cell(mended, "sparsity_at").source == RAMP
+    assert cell(mended, "q_schedule").source == WORDS
+    assert marks(mended) == marks(released())
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (b"", "the file is empty"),
+        (b"  \n", "the file is empty"),
+        (b"this is no notebook", "it does not begin as one"),
+        (b"\x89PNG\r\n\x1a\n\x00\xff", "it is no text"),
+        (b"PK\x03\x04...", "it is a zip file"),
+        (b'{"cells": [1, 2,]}', "a comma too many before line 1"),
+        (b'{"cells": [],}', "a comma too many before line 1"),
+        (b'{"cells": [{"cell_type": "code", "source": "x = ', "cut short"),
+        (b'{"cells": [', "cut short"),
+        (b'{"cells": [] "metadata": {}}', "its JSON is damaged at line 1, column 14"),
+        (b"[1, 2]", "it is JSON, but not a notebook"),
+        (b'{"cells": 3}', "its list of cells is damaged"),
+        (b'{"cells": [], "nbformat": 7}', "notebook format 7, which is newer"),
+        (b"[" * 100_000, "nested too deeply"),
+        (b'{"worksheets": 3, "nbformat": 3}', "an old notebook format that cannot be converted"),
+    ],
+)
+def test_what_cannot_be_read_is_told_with_a_reason(data: bytes, why: str) -> None:
+    with pytest.raises(Unreadable, match=why):
+        read_notebook(data)
+
+
+def test_a_notebook_that_was_cut_short_says_so() -> None:
+    whole = written(answered())
+    with pytest.raises(Unreadable, match="cut short"):
+        read_notebook(whole[: len(whole) // 2])
+
+
+# which file is which notebook
+def folder_of(tmp_path: Path, files: dict[str, bytes]) -> Path:
+    for name, data in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(data)
+    return tmp_path
+
+
+def zipped(files: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return buffer.getvalue()
+
+
+ALL = {name: released(name) for name in NAMES}
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        "03_iterative_pruning (1).ipynb",
+        "Copy of 03_iterative_pruning.ipynb",
+        "03_iterative_pruning-Copy1.ipynb",
+        "03_Iterative Pruning.ipynb",
+        "81234_smith_03_iterative_pruning.ipynb",
+        "homework.ipynb",
+        "my work/03_iterative_pruning.ipynb",
+    ],
+)
+def test_a_renamed_file_is_found(tmp_path: Path, where: str) -> None:
+    intake = take_in(folder_of(tmp_path, {where: written(answered())}), ALL)
+    assert list(intake.files) == ["03_iterative_pruning"]
+    assert intake.notes["03_iterative_pruning"] == [f"was handed in as {where}"]
+
+
+def test_a_file_without_marks_is_known_by_its_functions(tmp_path: Path) -> None:
+    nb = answered()
+    lose_marks_and_ids(nb)
+    assert list(take_in(folder_of(tmp_path, {"a.ipynb": written(nb)}), ALL).files) == ["03_iterative_pruning"]
+
+
+def test_zips_in_zips_are_opened_and_rubbish_is_not(tmp_path: Path) -> None:
+    data = written(answered())
+    inner = zipped(
+        {"lab/03_iterative_pruning.ipynb": data, "__MACOSX/lab/._03_iterative_pruning.ipynb": b"x"}
+    )
+    folder_of(
+        tmp_path, {"work.zip": zipped({"all.zip": inner, "notes.txt": b"x"}), "broken.zip": b"PK\x03\x04"}
+    )
+    intake = take_in(tmp_path, ALL)
+    assert intake.files["03_iterative_pruning"].data == data
+    assert intake.notes == {
+        "03_iterative_pruning": ["was handed in as work.zip/all.zip/lab/03_iterative_pruning.ipynb"]
+    }
+    assert [note.partition(" (")[0] for note in intake.general] == ["broken.zip cannot be unpacked"]
+
+
+def test_of_several_files_for_a_notebook_the_plainest_counts(tmp_path: Path) -> None:
+    files = ["03_iterative_pruning.ipynb", "old/03_iterative_pruning.ipynb", "03_iterative_pruning (1).ipynb"]
+    intake = take_in(folder_of(tmp_path, dict.fromkeys(files, written(answered()))), ALL)
+    assert intake.files["03_iterative_pruning"].where == files[0]
+    assert intake.notes["03_iterative_pruning"] == [
+        "old/03_iterative_pruning.ipynb is another copy and was not graded",
+        "03_iterative_pruning (1).ipynb is another copy and was not graded",
+    ]
+
+
+def test_links_and_foreign_notebooks_are_left_alone(tmp_path: Path) -> None:
+    secret = folder_of(tmp_path / "other", {"03_iterative_pruning.ipynb": written(answered())})
+    folder = folder_of(tmp_path / "mine", {"cats.ipynb": written(nbformat.v4.new_notebook(cells=[own("1")]))})
+    (folder / "03_iterative_pruning.ipynb").symlink_to(secret / "03_iterative_pruning.ipynb")
+    (folder / "all").symlink_to(secret)
+    intake = take_in(folder, ALL)
+    assert intake.files == {}
+    assert intake.general == ["cats.ipynb is none of the notebooks"]
+
+
+def test_a_zip_that_swells_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("labkit.grading.intake.MOST_BYTES", 2**20)
+    bomb = io.BytesIO()
+    with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("03_iterative_pruning.ipynb", b" " * 2**22)
+    intake = take_in(folder_of(tmp_path, {"w.zip": bomb.getvalue()}), ALL)
+    assert intake.files == {}
+    assert intake.general == ["w.zip/03_iterative_pruning.ipynb is larger than 1 MB and was not opened"]
