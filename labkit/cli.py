@@ -70,6 +70,9 @@ def train(
     precision: Annotated[
         str, typer.Option("--precision", help="float32, bfloat16, or auto: bfloat16 where it is fast.")
     ] = "auto",
+    held_out: Annotated[
+        int, typer.Option("--held-out", min=0, help="Choose the epoch on so many training pictures.")
+    ] = 0,
     seed: Annotated[int, typer.Option("--seed", help="Decides weights, shuffling and augmentation.")] = 42,
 ) -> None:
     """Train the network that the lab starts from. Goes on where it was if it was interrupted."""
@@ -84,7 +87,7 @@ def train(
     if precision not in PRECISIONS:
         raise LabError(f"--precision {precision} is not known: it can be {', '.join(PRECISIONS)}.")
     precision = resolve(precision, default_device())
-    recipe = replace(RECIPES[dataset], precision=precision, seed=seed)
+    recipe = replace(RECIPES[dataset], precision=precision, seed=seed, held_out=held_out)
     recipe = replace(recipe, epochs=epochs or recipe.epochs)
     out = out or Path(f"resnet20-{dataset}.safetensors")
     typer.echo(f"{recipe}")
@@ -167,7 +170,7 @@ def _add_instructors_commands() -> None:
             "pip install 'labkit[grade]', or pip install -e '.[grade]' in a checkout."
         )
 
-    for name in ("release", "grade"):
+    for name in ("release", "collect", "grade"):
         app.command(name, context_settings={"ignore_unknown_options": True, "allow_extra_args": True})(
             missing
         )

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -10,8 +11,9 @@ from labkit import baselines
 from labkit.baselines import RECIPES, Recipe, train_baseline
 from labkit.checkpoints import load_into, notes
 from labkit.cli import app
+from labkit.errors import LabError
 from labkit.models import resnet20
-from labkit.training import evaluate
+from labkit.training import evaluate, train
 from tests.conftest import random_pictures
 
 
@@ -26,6 +28,31 @@ def test_weights_are_written_with_their_recipe_and_figures(
     assert notes(out)["test_accuracy"] == f"{result.accuracy:.4f}"
     assert evaluate(load_into(resnet20(), out), random_pictures(64, seed=0)) == result
     assert (tmp_path / "run" / "checkpoint.pt").exists()
+
+
+def test_held_out_pictures_choose_the_epoch_and_are_not_trained_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, Any] = {}
+
+    def watched(net: Any, train_set: Any, **options: Any) -> Any:
+        asked.update(options, train_set=train_set)
+        return train(net, train_set, **options)
+
+    pictures = random_pictures(64)
+    monkeypatch.setattr(baselines, "shapes10", lambda train: pictures)
+    monkeypatch.setattr(baselines, "train", watched)
+    recipe = Recipe("shapes10", epochs=2, lr=0.05, batch_size=32, held_out=16)
+    train_baseline(recipe, tmp_path / "w.safetensors", tmp_path / "run")
+    assert (len(asked["train_set"]), len(asked["validation_set"])) == (48, 16)
+    assert asked["keep_best_from"] == 1  # of two epochs the last tenth is the last
+    assert "16 held-out" in str(recipe)
+
+
+def test_holding_everything_out_is_a_mistake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(baselines, "shapes10", lambda train: random_pictures(64))
+    with pytest.raises(LabError, match="--held-out 64 leaves nothing of 64"):
+        train_baseline(Recipe("shapes10", epochs=1, lr=0.05, held_out=64), tmp_path / "w", tmp_path / "run")
 
 
 @pytest.mark.parametrize("name", RECIPES)

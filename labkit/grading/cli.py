@@ -24,6 +24,7 @@ CORES = os.cpu_count() or 1
 def add_commands(app: typer.Typer) -> None:
     """Add the instructor's commands to `labkit`. What they need is imported when they run."""
     app.command()(release)
+    app.command("collect")(collect_command)
     app.command()(grade)
     app.command(hidden=True)(demo)
 
@@ -68,6 +69,28 @@ def release(
         console.print(tables.runs_table(runs))
         if any(run.trouble or run.points < run.possible for run in runs):
             raise LabError("the reference solution does not reach every point")
+
+
+def collect_command(
+    download: Annotated[Path, typer.Argument(help="A zip from Canvas, Moodle or Gradescope, or a folder.")],
+    assignment: Assignment = "compression",
+    course: Course = None,
+) -> None:
+    """Sort what a learning platform lets you download into submitted/<student>/<assignment>."""
+    from rich.console import Console
+
+    from labkit.grading.collect import collect
+    from labkit.grading.tables import shown
+
+    console = Console(highlight=False)
+    course = _course(course)
+    found = collect(download, course, assignment)
+    for line in found.left_out:
+        console.print(f"left out: {line}")
+    for word in ("new", "replaced", "unchanged"):
+        console.print(f"{len(getattr(found, word)):5} {word}")
+    where = shown(course / "submitted")
+    console.print(f"read as {found.platform}; sorted into {where}/<student>/{assignment}")
 
 
 def grade(
