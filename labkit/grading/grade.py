@@ -20,6 +20,7 @@ from nbgrader.api import Gradebook, MissingEntry
 from nbgrader.converters import GenerateAssignment, NbGraderException
 
 from labkit.errors import LabError
+from labkit.grading.exports import write_exports
 from labkit.grading.intake import handed_in
 from labkit.grading.one_student import Report, in_own_process
 from labkit.grading.release import check_source
@@ -90,6 +91,7 @@ def grade_class(
             reports[running[future]] = future.result()
             if done is not None:
                 done(running[future])
+    write_exports(course, assignment)
     marks = read_marks(course, assignment, students)
     for name, report in reports.items():
         for notebook in report.not_graded:

@@ -6,6 +6,7 @@ A tiny course takes every kind of submission; the lab's own notebooks take five.
 from __future__ import annotations
 
 import csv
+import json
 import os
 import subprocess
 import sys
@@ -108,6 +109,18 @@ def test_notes_tell_the_instructor_what_went_wrong(graded: dict[str, Result]) ->
     assert graded["broken"].notes == [f"{FIRST}: not graded: it is no notebook: it does not begin as one"]
     assert graded["zipped"].notes[0] == f"{FIRST}: was handed in as work.zip/lab/{FIRST}.ipynb"
     assert f"{FIRST}: the answer double was found by what it defines" in graded["unmarked"].notes
+
+
+def test_the_whole_class_is_in_the_tables(tiny: Path, graded: dict[str, Result]) -> None:
+    folder = tiny / "exports" / "compression"
+    with (folder / "grades.csv").open(newline="", encoding="utf-8-sig") as file:
+        rows = {row["student"]: row for row in csv.DictReader(file)}
+    assert rows.keys() == graded.keys()
+    assert (rows["right"][FIRST], rows["right"]["total"], rows["right"]["to mark"]) == ("10", "20", "6")
+    assert (rows["broken"][FIRST], rows["broken"][SECOND]) == ("", "10")
+    assert (rows["half"][FIRST], rows["half"][SECOND]) == ("10", "0")
+    gradescope = json.loads((folder / "gradescope" / "noisy" / "results.json").read_text())
+    assert gradescope["score"] == 20.0
 
 
 def test_students_are_told_what_was_mended_and_why_not(tiny: Path, graded: dict[str, Result]) -> None:
