@@ -111,6 +111,13 @@ def split_answer(nb: NotebookNode) -> None:
     nb.cells.insert(at(nb, "sparsity_at") + 1, second)
 
 
+def split_off_unmarked(nb: NotebookNode) -> None:
+    first = cell(nb, "sparsity_at")
+    head, tail = first.source.split("\n")
+    first.source = head + "\n    share = min(epoch + 1, ramp_epochs)"
+    nb.cells.insert(at(nb, "sparsity_at") + 1, own(tail))
+
+
 def move_answer(nb: NotebookNode) -> None:
     nb.cells.append(nb.cells.pop(at(nb, "iterative_prune")))
 
@@ -145,6 +152,7 @@ DAMAGE: dict[Change, list[str]] = {
     double_test: ["test_sparsity_at was there 2 times"],
     double_answer: ["the answer sparsity_at was there 2 times: the last one written in counts"],
     split_answer: ["the answer sparsity_at was split into 2 cells: put together again"],
+    split_off_unmarked: ["the answer sparsity_at was split: put together again"],
     move_answer: ["its cells were in another order"],
     answer_elsewhere: ["the answer sparsity_at was found by what it defines"],
     delete_answer_cell_but_write_elsewhere: ["the answer sparsity_at was found by what it defines"],
@@ -199,6 +207,13 @@ def test_an_own_helper_goes_where_the_answer_goes() -> None:
     mended = repair(nb, released()).notebook
     assert mended.cells[at(mended, "iterative_prune") - 1].source.startswith("def walk")
     assert at(mended, "iterative_prune") < at(mended, "test_iterative_ramp")
+
+
+def test_a_picture_in_an_answer_in_words_stays() -> None:
+    nb = answered()
+    cell(nb, "q_schedule").attachments = {"a.png": {"image/png": "iVBORw0KGgo="}}
+    mended = repair(nb, released()).notebook
+    assert cell(mended, "q_schedule").attachments == cell(nb, "q_schedule").attachments
 
 
 def test_what_was_added_to_the_setup_is_still_run_after_ours() -> None:

@@ -92,6 +92,22 @@ class _Repair:
         if len(copies) > 1:
             self._settle_copies(name, known, copies)
         self.place.setdefault(name, copies[-1])
+        if known.cell_type == "code":
+            self._rejoin(name)
+
+    def _rejoin(self, name: str) -> None:
+        """Take back the rest of an answer that was split, where only its first part kept the mark."""
+        start = self.place[name]
+        text = self.text.get(name, self.cells[start].source)
+        for i in range(start + 1, len(self.cells)):
+            rest = self.cells[i]
+            longer = f"{text}\n{rest.source}"
+            alone = rest.cell_type != "code" or grade_id_of(rest) in self.known or _parsed(rest.source)
+            if alone or _parsed(longer) is None:
+                return
+            self.text[name] = text = longer
+            self.gone.add(i)
+            self.notes.append(f"the answer {name} was split: put together again")
 
     def _settle_copies(self, name: str, known: NotebookNode, copies: list[int]) -> None:
         """Several cells with one answer's mark: a cell that was copied, or one that was split."""
@@ -201,6 +217,8 @@ class _Repair:
         theirs = self.cells[at]
         if _is_answer(known):
             cell.source = self.text.get(name, theirs.source)
+            if "attachments" in theirs:  # pictures pasted into an answer in words
+                cell.attachments = theirs.attachments
             return [cell]
         if _same(theirs, known):
             return [cell]
