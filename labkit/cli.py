@@ -170,7 +170,7 @@ def _add_instructors_commands() -> None:
             "pip install 'labkit[grade]', or pip install -e '.[grade]' in a checkout."
         )
 
-    for name in ("release", "collect", "grade"):
+    for name in ("release", "collect", "grade", "report"):
         app.command(name, context_settings={"ignore_unknown_options": True, "allow_extra_args": True})(
             missing
         )

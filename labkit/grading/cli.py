@@ -26,6 +26,7 @@ def add_commands(app: typer.Typer) -> None:
     app.command()(release)
     app.command("collect")(collect_command)
     app.command()(grade)
+    app.command()(report)
     app.command(hidden=True)(demo)
 
 
@@ -113,6 +114,14 @@ def grade(
         bar = progress.add_task("grading", total=total)
         results = grade_class(course, assignment, jobs, student, lambda name: progress.advance(bar))
     print_class(console, course, assignment, results)
+
+
+def report(assignment: Assignment = "compression", course: Course = None) -> None:
+    """Write a page about the class: distribution, hard checks, mended submissions, answers alike."""
+    from labkit.grading.classreport import write_report
+    from labkit.grading.tables import shown
+
+    typer.echo(f"class report  {shown(write_report(_course(course), assignment))}")
 
 
 def demo(

@@ -1,0 +1,180 @@
+"""The instructor's page about a class: how the grades lie, which checks are hard, what had to be mended.
+
+Made from the gradebook and from what was handed in; nothing is run.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import nbformat
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from nbformat import NotebookNode
+
+from labkit.checkpoints import write_atomically
+from labkit.errors import LabError
+from labkit.grading.exports import Grades, read_grades
+from labkit.grading.intake import take_in
+from labkit.grading.likeness import Pair, suspicious_pairs
+from labkit.grading.reading import Unreadable, read_notebook
+from labkit.grading.repair import grade_id_of, repair
+
+BARS = 10  # of the histogram
+
+
+@dataclass(frozen=True)
+class CheckFigures:
+    """How a class did in one graded cell.
+
+    mean: share of its points, 0 to 1. full, none: how many got everything, nothing. discrimination: the
+    correlation with the rest of the points: near 0 or below, the check tells strong from weak students
+    badly; None if everybody got the same.
+    """
+
+    notebook: str
+    name: str
+    possible: float
+    graded: int
+    mean: float
+    full: int
+    none: int
+    discrimination: float | None
+
+
+@dataclass(frozen=True)
+class HandedIn:
+    """A student's notebooks as grading sees them. answers: (notebook, grade_id) -> source."""
+
+    student: str
+    answers: Mapping[tuple[str, str], str]
+    notes: Sequence[str]
+
+
+def write_report(course: Path, assignment: str) -> Path:
+    """Write `reports/<assignment>.html` in the course folder; raises LabError if nobody was graded."""
+    grades = read_grades(course, assignment)
+    if not grades:
+        raise LabError(f"nobody's {assignment} has been graded: run `labkit grade {assignment}` first.")
+    release = {
+        path.stem: nbformat.read(path, 4)
+        for path in sorted((course / "release" / assignment).glob("*.ipynb"))
+    }
+    if not release:
+        raise LabError(f"there is no {course / 'release' / assignment}: run `labkit release {assignment}`.")
+    class_ = [
+        handed_in(course / "submitted" / one.student / assignment, one.student, release) for one in grades
+    ]
+    html = render(assignment, grades, class_, likeness(class_, release))
+    path = course / "reports" / f"{assignment}.html"
+    write_atomically(path, lambda part: part.write_text(html, encoding="utf-8"))
+    return path
+
+
+def handed_in(folder: Path, student: str, release: Mapping[str, NotebookNode]) -> HandedIn:
+    """What a student wrote, on the release's cells, and what had to be mended for it."""
+    intake = take_in(folder, release)
+    notes, answers = list(intake.general), {}
+    for name, known in release.items():
+        if name not in intake.files:
+            notes.append(f"{name}: missing")
+            continue
+        try:
+            nb, reading = read_notebook(intake.files[name].data)
+        except Unreadable as why:
+            notes.append(f"{name}: not graded: {why}")
+            continue
+        mended = repair(nb, known)
+        notes += [f"{name}: {note}" for note in [*intake.notes[name], *reading, *mended.notes]]
+        for cell in mended.notebook.cells:
+            if (grade_id := grade_id_of(cell)) is not None and _is_code_answer(cell):
+                answers[name, grade_id] = cell.source
+    return HandedIn(student, answers, notes)
+
+
+def likeness(class_: Sequence[HandedIn], release: Mapping[str, NotebookNode]) -> list[Pair]:
+    """Suspiciously alike answers over all notebooks."""
+    pairs: list[Pair] = []
+    for notebook, known in release.items():
+        for cell in known.cells:
+            if (name := grade_id_of(cell)) is not None and _is_code_answer(cell):
+                answers = {
+                    one.student: one.answers[notebook, name]
+                    for one in class_
+                    if (notebook, name) in one.answers
+                }
+                pairs += suspicious_pairs(answers, cell.source, f"{notebook}: {name}")
+    return sorted(pairs, key=lambda pair: -pair.alike)
+
+
+def check_figures(grades: Sequence[Grades]) -> list[CheckFigures]:
+    """Each graded cell's figures, the hardest first."""
+    scores: dict[tuple[str, str, float], list[tuple[float, float]]] = {}
+    for one in grades:
+        for check in one.checks:
+            if check.score is not None and check.possible > 0:
+                key = (check.notebook, check.name, check.possible)
+                scores.setdefault(key, []).append((check.score, one.score - check.score))
+    figures = [
+        CheckFigures(
+            notebook=notebook,
+            name=name,
+            possible=possible,
+            graded=len(pairs),
+            mean=statistics.mean(score for score, _ in pairs) / possible,
+            full=sum(score >= possible for score, _ in pairs),
+            none=sum(score <= 0 for score, _ in pairs),
+            discrimination=_correlation(pairs),
+        )
+        for (notebook, name, possible), pairs in scores.items()
+    ]
+    return sorted(figures, key=lambda one: (one.mean, one.notebook, one.name))
+
+
+def histogram(grades: Sequence[Grades]) -> list[tuple[str, int]]:
+    """(`70–80 %`, how many students) over the share of the points that are there."""
+    counts = [0] * BARS
+    for one in grades:
+        share = one.score / one.possible if one.possible else 0.0
+        counts[min(BARS - 1, max(0, int(share * BARS)))] += 1
+    width = 100 // BARS
+    return [(f"{i * width}–{(i + 1) * width} %", count) for i, count in enumerate(counts)]
+
+
+def render(
+    assignment: str, grades: Sequence[Grades], class_: Sequence[HandedIn], pairs: Sequence[Pair]
+) -> str:
+    """The page."""
+    environment = Environment(
+        loader=PackageLoader("labkit.grading"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    totals = [one.score for one in grades]
+    return environment.get_template("class_report.html.j2").render(
+        assignment=assignment,
+        grades=grades,
+        possible=max(one.possible for one in grades),
+        waiting=sum(one.waiting for one in grades),
+        mean=statistics.mean(totals),
+        median=statistics.median(totals),
+        histogram=histogram(grades),
+        checks=check_figures(grades),
+        mended=[one for one in class_ if one.notes],
+        pairs=pairs,
+    )
+
+
+def _correlation(pairs: Sequence[tuple[float, float]]) -> float | None:
+    try:
+        return statistics.correlation(*zip(*pairs, strict=True))
+    except statistics.StatisticsError:  # fewer than two students, or all the same
+        return None
+
+
+def _is_code_answer(cell: NotebookNode) -> bool:
+    return cell.cell_type == "code" and bool(cell.metadata["nbgrader"].get("solution"))
