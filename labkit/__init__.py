@@ -21,7 +21,7 @@ from labkit.results import compare, report_table
 from labkit.siblings import from_notebook
 from labkit.sparsity import KeepZeros, Mask, sparsity, sparsity_report
 from labkit.storage import load_compressed, save_compressed, size_report
-from labkit.training import evaluate, finetune, one_cycle, sgd, train
+from labkit.training import cosine, evaluate, finetune, one_cycle, sgd, train
 
 if TYPE_CHECKING:
     from labkit import check, plots
@@ -30,7 +30,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ImageSet", "KeepZeros", "LabError", "Loader", "Mask", "Profile", "check", "cifar10", "compare",
-    "default_device", "distinct_levels", "evaluate", "finetune", "from_notebook", "levels_report",
+    "cosine", "default_device", "distinct_levels", "evaluate", "finetune", "from_notebook", "levels_report",
     "load", "load_compressed", "one_cycle", "plots", "profile", "prunable_layers", "quantized_layers",
     "report_table", "resnet20", "save", "save_compressed", "seed_everything", "sgd", "shapes10",
     "size_report", "sparsity", "sparsity_report", "torchvision_cifar10", "train",
