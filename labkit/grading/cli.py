@@ -99,6 +99,7 @@ def grade(
     jobs: Jobs = CORES,
     course: Course = None,
     student: Annotated[str | None, typer.Option("--student", help="Grade this student only.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Grade unchanged submissions again, too.")] = False,
 ) -> None:
     """Grade what was handed in: submitted/<student>/<assignment>/*.ipynb. Grades and feedback pages."""
     from rich.console import Console
@@ -112,7 +113,7 @@ def grade(
     with Progress(console=console, transient=True) as progress:
         total = 1 if student else len(submissions(course, assignment))
         bar = progress.add_task("grading", total=total)
-        results = grade_class(course, assignment, jobs, student, lambda name: progress.advance(bar))
+        results = grade_class(course, assignment, jobs, student, lambda name: progress.advance(bar), force)
     print_class(console, course, assignment, results)
 
 

@@ -25,6 +25,7 @@ from labkit.grading.intake import handed_in
 from labkit.grading.one_student import Report, in_own_process
 from labkit.grading.release import check_source
 from labkit.grading.settings import course_directory, course_settings, source_notebooks
+from labkit.grading.unchanged import Graded
 
 if TYPE_CHECKING:
     from multiprocessing.context import ForkServerContext, SpawnContext  # Windows has no ForkServerContext
@@ -68,10 +69,12 @@ def grade_class(
     jobs: int,
     student: str | None = None,
     done: Callable[[str], None] | None = None,
+    force: bool = False,
 ) -> list[Result]:
     """Grade every submission of an assignment, or one student's; in alphabetical order of students.
 
-    done: called with a student's name as soon as that student is graded.
+    A submission that was graded before is not graded again unless it, the source or labkit has changed,
+    or `force` is set. done: called with a student's name as soon as that student is graded.
     Raises LabError if there is nothing to grade. What goes wrong with one student is a note of theirs.
     """
     students = submissions(course, assignment)
@@ -84,19 +87,37 @@ def grade_class(
             f"nobody has handed in {assignment}: there is no {course / 'submitted'}/<student>/{assignment}.\n"
             "Put each student's notebooks into such a folder and run this again."
         )
-    reports: dict[str, Report] = {}
-    with prepared_release(course, assignment) as released, ThreadPoolExecutor(max(1, jobs)) as pool:
-        running = {pool.submit(_grade_one, course, assignment, name, released): name for name in students}
-        for future in as_completed(running):
-            reports[running[future]] = future.result()
+    with prepared_release(course, assignment) as released:
+        graded, before = Graded(course, assignment), read_marks(course, assignment, students)
+        reports = {} if force else {name: graded.report(name) for name in students if before[name]}
+        waiting = [name for name in students if reports.get(name) is None]
+        for name in set(students) - set(waiting):
             if done is not None:
-                done(running[future])
+                done(name)
+        with ThreadPoolExecutor(max(1, jobs)) as pool:
+            running = {pool.submit(_grade_one, course, assignment, name, released): name for name in waiting}
+            for future in as_completed(running):
+                name, report = running[future], future.result()
+                reports[name] = report
+                graded.keep(name, report)
+                if done is not None:
+                    done(name)
     write_exports(course, assignment)
-    marks = read_marks(course, assignment, students)
-    for name, report in reports.items():
-        for notebook in report.not_graded:
-            marks[name][notebook] = replace(marks[name][notebook], got=None)
-    return [Result(name, marks[name], reports[name].notes) for name in students]
+    return [
+        _result(name, marks, before[name], reports[name])
+        for name, marks in read_marks(course, assignment, students).items()
+    ]
+
+
+def _result(student: str, marks: dict[str, Marks], before: dict[str, Marks], report: Report | None) -> Result:
+    assert report is not None
+    for notebook in report.not_graded:
+        marks[notebook] = replace(marks[notebook], got=None)
+    result = Result(student, marks, list(report.notes))
+    was = Result(student, before, []).got
+    if before and was != result.got:
+        result.notes.append(f"{was:g} points by code before, {result.got:g} now")
+    return result
 
 
 def submissions(course: Path, assignment: str) -> list[str]:
@@ -169,11 +190,11 @@ def _grade_one(course: Path, assignment: str, student: str, released: Path) -> R
     try:
         if not ours.poll(60 * minutes):
             process.kill()
-            return Report([f"stopped after {minutes} minutes"])
+            return Report([f"stopped after {minutes} minutes"], complete=False)
         report: Report = ours.recv()
         return report
     except EOFError:
-        return Report([f"grading broke off, see {log.relative_to(course)}"])
+        return Report([f"grading broke off, see {log.relative_to(course)}"], complete=False)
     finally:
         process.join()
 

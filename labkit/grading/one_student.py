@@ -34,10 +34,12 @@ class Report:
     """What the instructor should know of one student's grading.
 
     notes: a phrase each. not_graded: notebooks that were handed in and could not be read, and why.
+    complete: False if the grading itself was stopped.
     """
 
     notes: list[str] = field(default_factory=list)
     not_graded: dict[str, str] = field(default_factory=dict)
+    complete: bool = True
 
 
 def grade_student(course: Path, assignment: str, student: str, released: Path) -> Report:

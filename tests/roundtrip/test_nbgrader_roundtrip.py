@@ -26,7 +26,9 @@ pytest.importorskip("nbgrader")
 
 from nbgrader.api import Gradebook
 
+from labkit.grading import grade as module
 from labkit.grading.grade import Result, grade_class
+from labkit.grading.one_student import Report
 from labkit.grading.release import release
 from labkit.grading.settings import course_directory
 
@@ -144,7 +146,7 @@ def test_grading_again_keeps_what_a_human_wrote(tiny: Path, graded: dict[str, Re
         assert unread.auto_score is None and unread.needs_manual_grade
         unread.manual_score, question.manual_score = 5.0, 2.0
         gradebook.db.commit()
-    (again,) = grade_class(tiny, "compression", jobs=1, student="broken")
+    (again,) = grade_class(tiny, "compression", jobs=1, student="broken", force=True)
     assert again.marks[FIRST].got is None
     with Gradebook(url, "compression-lab") as gradebook:
         assert [grade.manual_score for grade in of_broken(gradebook)] == [5.0, 2.0]
@@ -193,6 +195,65 @@ def test_deleted_cells_come_back_in_their_places(tiny: Path, graded: dict[str, R
 def test_the_submissions_themselves_are_left_alone(tiny: Path, graded: dict[str, Result]) -> None:
     text = (tiny / "submitted" / "tagged" / "compression" / f"{FIRST}.ipynb").read_text()
     assert "forged" in text
+
+
+def test_only_what_changed_is_graded_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    course = write_course(tmp_path)
+    release(course, "compression")
+    for student in ("ada", "ben"):
+        made.only(made.hand_in(course, student, made.unchanged), FIRST)
+    (course / "submitted" / "cleo" / "compression").mkdir(parents=True)
+    (course / "submitted" / "cleo" / "compression" / f"{FIRST}.ipynb").write_text("no notebook")
+    calls: list[str] = []
+    grade_one = module._grade_one
+
+    def watched(course: Path, assignment: str, student: str, released: Path) -> Any:
+        calls.append(student)
+        return grade_one(course, assignment, student, released)
+
+    def graded_now() -> dict[str, Result]:
+        calls.clear()
+        return {result.student: result for result in grade_class(course, "compression", jobs=2)}
+
+    monkeypatch.setattr(module, "_grade_one", watched)
+    first = graded_now()
+    assert sorted(calls) == ["ada", "ben", "cleo"]
+    assert graded_now() == first and calls == []
+
+    path = course / "submitted" / "ben" / "compression" / f"{FIRST}.ipynb"
+    nb = nbformat.read(path, 4)
+    made.wrong(nb)
+    nbformat.write(nb, path)
+    second = graded_now()
+    assert calls == ["ben"]
+    assert second["ben"].notes == [f"missing {SECOND}", "10 points by code before, 3 now"]
+
+    source = course / "source" / "compression" / f"{FIRST}.ipynb"
+    source.write_text(source.read_text().replace("7.0 if double(-1)", "6.0 if double(-1)"))
+    third = graded_now()
+    assert sorted(calls) == ["ada", "ben", "cleo"]
+    assert third["ada"].notes[-1] == "10 points by code before, 9 now"
+    assert third["ben"].notes == [f"missing {SECOND}"]
+
+    (course / "graded.json").write_text("{")  # cut short: only time is lost
+    graded_now()
+    assert sorted(calls) == ["ada", "ben", "cleo"]
+
+
+def test_a_grading_that_broke_off_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    course = write_course(tmp_path)
+    release(course, "compression")
+    made.only(made.hand_in(course, "ada", made.unchanged), FIRST)
+    grade_one = module._grade_one
+
+    def broken(*arguments: Any) -> Any:
+        grade_one(*arguments)
+        return Report(["grading broke off"], complete=False)
+
+    monkeypatch.setattr(module, "_grade_one", broken)
+    assert grade_class(course, "compression", jobs=1)[0].notes == ["grading broke off"]
+    monkeypatch.setattr(module, "_grade_one", grade_one)
+    assert grade_class(course, "compression", jobs=1)[0].notes == [f"missing {SECOND}"]
 
 
 def test_stock_nbgrader_does_the_same_from_our_configuration(tmp_path: Path) -> None:
