@@ -89,10 +89,11 @@ def grade_class(
         )
     with prepared_release(course, assignment) as released:
         graded, before = Graded(course, assignment), read_marks(course, assignment, students)
-        reports = {} if force else {name: graded.report(name) for name in students if before[name]}
-        waiting = [name for name in students if reports.get(name) is None]
-        for name in set(students) - set(waiting):
-            if done is not None:
+        known = {name: graded.report(name) for name in students if before[name] and not force}
+        reports = {name: report for name, report in known.items() if report is not None}
+        waiting = [name for name in students if name not in reports]
+        if done is not None:
+            for name in reports:
                 done(name)
         with ThreadPoolExecutor(max(1, jobs)) as pool:
             running = {pool.submit(_grade_one, course, assignment, name, released): name for name in waiting}
@@ -109,8 +110,7 @@ def grade_class(
     ]
 
 
-def _result(student: str, marks: dict[str, Marks], before: dict[str, Marks], report: Report | None) -> Result:
-    assert report is not None
+def _result(student: str, marks: dict[str, Marks], before: dict[str, Marks], report: Report) -> Result:
     for notebook in report.not_graded:
         marks[notebook] = replace(marks[notebook], got=None)
     result = Result(student, marks, list(report.notes))

@@ -70,7 +70,7 @@ def against_sparsity(results: Results) -> Picture | None:
         if rows := results.sweep(sweep):
             curves[f"{label}, not finetuned"] = {float(row.name): _mean(row.accuracy) for row in rows}
     for row in rows_with_figures(results.pruning[1:]):
-        curves[f"{row.name}, finetuned"] = {100 * _mean(row.sparsity): _mean(row.accuracy)}
+        curves[f"{row.name}, finetuned"] = {round(100 * _mean(row.sparsity), 1): _mean(row.accuracy)}
     return plots.accuracy_against_sparsity(curves, _baseline(results)) if curves else None
 
 
