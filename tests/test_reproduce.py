@@ -165,6 +165,16 @@ def test_a_run_that_fails_costs_itself_and_what_starts_from_it(
     assert {record["experiment"] for _, record in found(tmp_path)} == {"baseline", "asymmetric"}
 
 
+def test_without_its_data_set_nothing_is_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(*_: Any, **__: Any) -> None:
+        raise LabError("CIFAR-10 is nowhere on this machine")
+
+    monkeypatch.setattr("labkit.profiles.cifar10", missing)
+    with pytest.raises(LabError, match="CIFAR-10 is nowhere"):
+        do(["baseline", "asymmetric"], tmp_path, profile=PROFILES["full"])
+    assert found(tmp_path) == []
+
+
 def found(folder: Path) -> list[tuple[str, dict[str, Any]]]:
     return list(all_records(folder))
 

@@ -35,6 +35,8 @@ def run_here(series: Series, jobs: Sequence[Job], records: Records, say: Say) ->
     A job that fails (its loss diverges, say) costs itself and those that start from it; the others are
     run, and then LabError is raised.
     """
+    if jobs:
+        series.profile.test_set()  # where there is no data set, that is said once and not for each job
     waiting, failed = list(jobs), Failures()
     seconds: float | None = None
     for number, job in enumerate(jobs, start=1):
