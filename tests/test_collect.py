@@ -169,6 +169,21 @@ def test_what_is_too_large_is_left_out_and_said(tmp_path: Path, monkeypatch: pyt
     assert found.left_out == ["ada/1.ipynb: larger than 0 MB"]
 
 
+def test_a_damaged_file_costs_only_itself(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("ada/01.ipynb", b"a" * 1000)
+        archive.writestr("ben/01.ipynb", b"b")
+    data = bytearray(buffer.getvalue())
+    start = data.index(b"ada/01.ipynb") + len(b"ada/01.ipynb")
+    data[start : start + 4] = b"\xff\xff\xff\xff"
+    path = tmp_path / "download.zip"
+    path.write_bytes(bytes(data))
+    found = collect(path, tmp_path / "course", "lab")
+    assert found.new == ["ben"]
+    assert found.left_out[0].startswith("ada/01.ipynb: cannot be read (")
+
+
 @pytest.mark.parametrize(
     ("content", "why"),
     [

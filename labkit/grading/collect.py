@@ -19,9 +19,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from labkit.errors import LabError
+from labkit.grading.intake import SKIPPED, UNPACKING_FAILS
 
 MOST_BYTES, MOST_FILES = 64 * 2**20, 20_000  # of one file; of a whole download
-SKIPPED = {"__MACOSX", ".ipynb_checkpoints"}
 KINDS = (".ipynb", ".zip")
 
 CANVAS = re.compile(r"(?P<who>[^_/]+)_(?:LATE_)?(?P<id>\d+)_\d+_(?P<file>[^/]+)")
@@ -62,7 +62,11 @@ def collect(download: Path, course: Path, assignment: str) -> Collected:
             if found is None:
                 collected.left_out.append(f"{where}: nobody's")
                 continue
-            data = read()
+            try:
+                data = read()
+            except UNPACKING_FAILS as error:
+                collected.left_out.append(f"{where}: cannot be read ({error})")
+                continue
             if len(data) > MOST_BYTES:
                 collected.left_out.append(f"{where}: larger than {MOST_BYTES >> 20} MB")
                 continue

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import re
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,10 @@ MOST_BYTES = 64 * 2**20  # of one file, unpacked; a notebook with all its pictur
 MOST_FILES, MOST_TOTAL = 200, 256 * 2**20
 ZIPS_DEEP = 3
 SKIPPED = {"__MACOSX", ".ipynb_checkpoints"}
+# damaged, encrypted, packed in a way that Python does not know
+UNPACKING_FAILS = (
+    zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, OSError, EOFError, ValueError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -117,7 +122,7 @@ def _unpacked(file: File, deep: int, notes: list[str]) -> Iterator[File]:
                     notes.append(f"{where} is larger than {MOST_BYTES >> 20} MB and was not opened")
                     continue
                 yield from _unpacked(File(where, data), deep - 1, notes)
-    except (zipfile.BadZipFile, RuntimeError, NotImplementedError, OSError, EOFError, ValueError) as error:
+    except UNPACKING_FAILS as error:
         notes.append(f"{file.where} cannot be unpacked ({error})")
 
 
