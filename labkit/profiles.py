@@ -8,16 +8,18 @@ numbers belong to `full`.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from labkit.checkpoints import load
 from labkit.datasets import ImageSet, cifar10, shapes10
 from labkit.errors import LabError
-from labkit.models import Quantizer, ResNet, default_device
+from labkit.models import Quantizer, ResNet, default_device, resnet20
 
 
 @dataclass(frozen=True)
@@ -55,8 +57,13 @@ class Profile:
         device: torch.device | str | None = None,
     ) -> ResNet:
         """A fresh network with the trained floating-point weights, on the device that will run it."""
-        net = load(self.baseline_name, bits=bits, symmetric=symmetric, quantizer=quantizer)
+        net = resnet20(bits=bits, symmetric=symmetric, quantizer=quantizer)
+        net.load_state_dict(self.starting_weights())
         return net.to(device if device is not None else default_device())
+
+    def starting_weights(self) -> Mapping[str, Tensor]:
+        """The state dict that every experiment starts from, on the CPU."""
+        return load(self.baseline_name).state_dict()
 
     @property
     def recipe(self) -> dict[str, Any]:

@@ -9,12 +9,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from labkit.checkpoints import load
 from labkit.errors import LabError
-from labkit.models import Quantizer, ResNet, default_device, resnet20
+from labkit.models import ResNet
 from labkit.profiles import Profile
 from labkit.siblings import define, definition_nodes
 
@@ -81,16 +80,8 @@ class ProfileFrom(Profile):
         values = {part.name: getattr(profile, part.name) for part in fields(profile)}
         return cls(**values, weights=load(str(baseline)).state_dict())
 
-    def baseline(
-        self,
-        bits: int | None = None,
-        symmetric: bool = False,
-        quantizer: Quantizer | None = None,
-        device: torch.device | str | None = None,
-    ) -> ResNet:
-        net = resnet20(bits=bits, symmetric=symmetric, quantizer=quantizer)
-        net.load_state_dict(self.weights)
-        return net.to(device if device is not None else default_device())
+    def starting_weights(self) -> Mapping[str, Tensor]:
+        return self.weights
 
 
 def code_of(notebooks: Notebooks, names: Iterable[str]) -> str:
