@@ -185,7 +185,7 @@ def test_clipping_leaves_zeros_and_floating_point_layers_alone() -> None:
     with torch.no_grad():
         layer.weight[:, :16] = 0
         layer.weight[0, 20, 1, 1] = 5.0
-    head, before = net.head_conv[0].conv.weight.clone(), layer.weight.clone()
+    head, before = net.head_conv[0].conv.weight.detach().clone(), layer.weight.detach().clone()
     limit = 2.5 * float(before[before != 0].std())
     RECIPES["improved"].prepare(net)
     assert torch.equal(layer.weight, before.clamp(-limit, limit))
