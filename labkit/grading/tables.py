@@ -42,9 +42,7 @@ def print_class(console: Console, course: Path, assignment: str, results: list[R
             console.print(f"{result.student}: {note}")
     console.print(f"feedback pages      {shown(course)}/feedback/<student>/{assignment}/*.html")
     console.print(f"gradebook           {shown(course)}/gradebook.db")
-    console.print(
-        f"tables              {shown(course)}/exports/{assignment}/ (csv, Canvas, Moodle, Gradescope)"
-    )
+    console.print(f"tables              {shown(course)}/exports/{assignment}/*.csv")
     console.print(f"logs                {shown(course)}/logs/<student>.log")
 
 
