@@ -96,8 +96,8 @@ def sorted_files(course: Path) -> dict[str, bytes]:
         ),
         (
             "folders",
-            {"ada/01.ipynb": b"a", "ben/work/01.ipynb": b"b", "cleo.zip": b"c"},
-            {"ada/lab/01.ipynb": b"a", "ben/lab/work/01.ipynb": b"b", "cleo/lab/cleo.zip": b"c"},
+            {"ada/01.ipynb": b"a", "ben/part/01.ipynb": b"b", "cleo.zip": b"c"},
+            {"ada/lab/01.ipynb": b"a", "ben/lab/part/01.ipynb": b"b", "cleo/lab/cleo.zip": b"c"},
         ),
     ],
 )

@@ -19,9 +19,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from labkit.errors import LabError
-from labkit.grading.intake import SKIPPED, UNPACKING_FAILS
+from labkit.grading.intake import MOST_BYTES, UNPACKING_FAILS, skipped
 
-MOST_BYTES, MOST_FILES = 64 * 2**20, 20_000  # of one file; of a whole download
+MOST_FILES = 20_000  # of a whole download
 KINDS = (".ipynb", ".zip")
 
 CANVAS = re.compile(r"(?P<who>[^_/]+)_(?:LATE_)?(?P<id>\d+)_\d+_(?P<file>[^/]+)")
@@ -95,7 +95,7 @@ def _in_zip(path: Path) -> Iterator[tuple[str, Open]]:
     if len(members) > MOST_FILES:
         raise LabError(f"{path} holds {len(members):,} files; {MOST_FILES:,} are the most that are taken.")
     for member in members:
-        if not _skipped(member.filename):
+        if not skipped(member.filename):
 
             def read(member: zipfile.ZipInfo = member) -> bytes:
                 with archive.open(member) as packed:
@@ -107,13 +107,8 @@ def _in_zip(path: Path) -> Iterator[tuple[str, Open]]:
 def _in_folder(folder: Path) -> Iterator[tuple[str, Open]]:
     for path in sorted(folder.rglob("*")):
         where = path.relative_to(folder).as_posix()
-        if path.is_file() and not path.is_symlink() and not _skipped(where):
+        if path.is_file() and not path.is_symlink() and not skipped(where):
             yield where, path.read_bytes
-
-
-def _skipped(where: str) -> bool:
-    path = PurePosixPath(where)
-    return bool(SKIPPED & set(path.parts)) or path.name.startswith("._")
 
 
 Sorter = Callable[[str], "tuple[str, str] | None"]
@@ -125,8 +120,8 @@ def _platform(files: dict[str, Open]) -> tuple[str, Sorter]:
     if listing is not None:
         students = _gradescope_students(files[listing]())
         return "Gradescope", lambda where: _by(GRADESCOPE, where, lambda match: students.get(match["id"]))
+    kind = [where for where in files if where.lower().endswith(KINDS)]
     for platform, pattern in (("Moodle", MOODLE), ("Canvas", CANVAS)):
-        kind = [where for where in files if where.lower().endswith(KINDS)]
         if kind and sum(pattern.fullmatch(where) is not None for where in kind) > len(kind) / 2:
             return platform, lambda where, pattern=pattern: _by(
                 pattern, where, lambda match: f"{match['who']}_{match['id']}"
@@ -143,7 +138,7 @@ def _by(
 
 
 def _by_folder(where: str) -> tuple[str, str] | None:
-    """`jane/work/01.ipynb` and `jane.zip` are Jane's; a notebook beside them is nobody's."""
+    """`jane/lab/01.ipynb` and `jane.zip` are Jane's; a notebook beside them is nobody's."""
     parts = PurePosixPath(where).parts
     if len(parts) > 1:
         return parts[0], "/".join(parts[1:])

@@ -11,7 +11,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from nbformat import NotebookNode
 
@@ -72,6 +72,12 @@ def handed_in(folder: Path) -> bool:
     return any(path.suffix.lower() in (".ipynb", ".zip") for path in folder.rglob("*"))
 
 
+def skipped(where: str) -> bool:
+    """Whether a file is what a system or an editor leaves beside a student's work."""
+    path = PurePosixPath(where)
+    return bool(SKIPPED & set(path.parts)) or path.name.startswith("._")
+
+
 def _files(folder: Path, notes: list[str]) -> Iterator[File]:
     count = total = 0
     for path in sorted(folder.rglob("*")):
@@ -110,10 +116,7 @@ def _unpacked(file: File, deep: int, notes: list[str]) -> Iterator[File]:
     try:
         with zipfile.ZipFile(io.BytesIO(file.data)) as archive:
             for member in archive.infolist()[: 10 * MOST_FILES]:
-                parts = Path(member.filename).parts
-                if SKIPPED & set(parts) or not member.filename.lower().endswith((".ipynb", ".zip")):
-                    continue
-                if parts[-1].startswith("._"):
+                if skipped(member.filename) or not member.filename.lower().endswith((".ipynb", ".zip")):
                     continue
                 where = f"{file.where}/{member.filename}"
                 with archive.open(member) as packed:

@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import labkit
 from labkit.checkpoints import weights_sha256
 from labkit.datasets import ImageSet
 from labkit.models import ResNet
@@ -23,7 +22,7 @@ from labkit.reproduce.experiments import EXPERIMENTS, Experiment, Sweep
 from labkit.reproduce.lab import Lab, Notebooks, ProfileFrom, code_of
 from labkit.reproduce.recipes import RECIPES
 from labkit.reproducible import environment, seed_everything
-from labkit.sparsity import sparsity_report
+from labkit.sparsity import sparsity, sparsity_report
 from labkit.storage import size_report
 from labkit.training import evaluate, train
 
@@ -146,7 +145,7 @@ def figures(net: ResNet, test_set: ImageSet) -> dict[str, float]:
     return {
         "loss": round(result.loss, 5),
         "accuracy": result.accuracy,
-        "sparsity": round(labkit.sparsity(net), 5),
+        "sparsity": round(sparsity(net), 5),
         "bytes": size.total,
         "ideal_bytes": round(size.ideal_bits / 8),
         "float32_bytes": size.float32,

@@ -14,7 +14,7 @@ from labkit.errors import LabError
 from labkit.models import prunable_layers, resnet20
 from labkit.plots import Picture
 from labkit.reproduce.recipes import RECIPES
-from labkit.reproduce.tables import Results, Row, difference, read, rows_with_figures, spread
+from labkit.reproduce.tables import Results, difference, read, rows_with_figures, spread
 from labkit.sparsity import LayerSparsity, SparsityReport
 
 TEMPLATE = "RESULTS.md.j2"
@@ -140,6 +140,3 @@ def _mean(values: Sequence[float]) -> float:
 
 def _save(picture: Picture, path: Path) -> None:
     picture.savefig(path, format="png", metadata={"Software": None, "Description": picture.labkit_alt})
-
-
-__all__ = ["Row", "page", "write_page"]
