@@ -45,7 +45,7 @@ class Recipe:
 
 
 RECIPES = {
-    "cifar10": Recipe("cifar10", epochs=20, lr=0.3),
+    "cifar10": Recipe("cifar10", epochs=200, lr=0.1, held_out=1000),
     "shapes10": Recipe("shapes10", epochs=12, lr=0.2),
 }
 

@@ -71,8 +71,14 @@ def train(
         str, typer.Option("--precision", help="float32, bfloat16, or auto: bfloat16 where it is fast.")
     ] = "auto",
     held_out: Annotated[
-        int, typer.Option("--held-out", min=0, help="Choose the epoch on so many training pictures.")
-    ] = 0,
+        int | None,
+        typer.Option(
+            "--held-out",
+            min=0,
+            help="Choose the epoch on so many training pictures.",
+            show_default="the recipe's",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Decides weights, shuffling and augmentation.")] = 42,
 ) -> None:
     """Train the network that the lab starts from. Goes on where it was if it was interrupted."""
@@ -87,8 +93,9 @@ def train(
     if precision not in PRECISIONS:
         raise LabError(f"--precision {precision} is not known: it can be {', '.join(PRECISIONS)}.")
     precision = resolve(precision, default_device())
-    recipe = replace(RECIPES[dataset], precision=precision, seed=seed, held_out=held_out)
+    recipe = replace(RECIPES[dataset], precision=precision, seed=seed)
     recipe = replace(recipe, epochs=epochs or recipe.epochs)
+    recipe = recipe if held_out is None else replace(recipe, held_out=held_out)
     out = out or Path(f"resnet20-{dataset}.safetensors")
     typer.echo(f"{recipe}")
     result = train_baseline(recipe, out, Path("runs") / f"train-{dataset}-{seed}")

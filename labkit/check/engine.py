@@ -184,10 +184,16 @@ class Suite:
     def score(self) -> float:
         """Run, print one sentence for each check, and return the points: the last line of a test cell."""
         report = self.run()
+        if observer is not None:
+            observer(report)
         print(f"{self.name}: {report.points:g} of {report.possible:g} points")
         for outcome in report.outcomes:
             print(outcome.lines(with_points=True))
         return report.points
+
+
+observer: Callable[[Report], object] | None = None
+"""Gets every scored report while grading: the same outcomes that are printed, as records."""
 
 
 def _run_one(function: CheckFunction, sentence: str, points: float, answer: Any, quiet: bool) -> Outcome:
@@ -216,9 +222,13 @@ def _explain(error: Exception, function: CheckFunction) -> tuple[str, str | None
     ours = (function.__code__.co_filename, _LABKIT, "<frozen")
     frames = traceback.extract_tb(error.__traceback__)
     theirs = [f for f in frames if not f.filename.startswith(ours) and "site-packages" not in f.filename]
+    number, line = 0, ""
     if theirs:
-        line = linecache.getline(theirs[-1].filename, theirs[-1].lineno or 0).strip()
-        message += f" (line {theirs[-1].lineno} of your cell: {line})" if line else ""
+        number = theirs[-1].lineno or 0
+        line = linecache.getline(theirs[-1].filename, number).strip()
+    # while grading, the student's code runs in another process, which says the line
+    number, line = getattr(error, "student_line", (number, line))
+    message += f" (line {number} of your cell: {line})" if line else ""
     if "CUDA" in message or "NVIDIA" in message:
         return message, "grading has no GPU: use .to(weight.device) rather than .cuda()."
     return message, None

@@ -1,0 +1,301 @@
+"""The tests' process: runs a notebook's trusted cells, where the student's names are remote.
+
+First the student's cells run, in their own process and in order; then the test cells run here, each against
+the snapshot that was left at its place. A cell that ends the student's process costs itself: the notebook is
+started again without it.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import io
+import json
+import linecache
+import random
+import socket
+import time
+import warnings
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import Any
+
+import numpy as np
+import torch
+
+from labkit import siblings
+from labkit.check import engine
+from labkit.grading.channel import Channel, ChannelError, Malformed, TimedOut
+from labkit.grading.remote import Calls, Lost
+from labkit.grading.sandbox import Limits
+from labkit.grading.verdicts import Cell, Graded, Job, Verdict, VerdictKind
+
+MOST_STARTS = 12  # of one notebook: each lost cell is one
+SAID = {"memory": ("out of memory", "it used more memory than there is"), -9: ("crashed", "its process was killed"),
+        -11: ("crashed", "its process crashed (segmentation fault)"),
+        -24: ("timeout", "it used up its processor time"), -25: ("crashed", "it wrote a file that is too large")}  # fmt: skip
+
+
+def answer(connection: Connection) -> None:
+    """In a copy of the warm parent: grade the notebook that comes over the connection."""
+    where, job, limits = connection.recv()
+    connection.send(Checker(job, lambda: Student(where, len(_tests(job))), limits).grade())
+
+
+def _tests(job: Job) -> list[Cell]:
+    return [cell for cell in job.cells if cell.kind == "test"]
+
+
+class Student:
+    """A student's process, seen from outside: one socket to run cells, one for each test cell."""
+
+    def __init__(self, where: str, tests: int) -> None:
+        self._keeper = socket.socket(socket.AF_UNIX)
+        self._keeper.connect(where)
+        pairs = [socket.socketpair() for _ in range(1 + tests)]
+        socket.send_fds(self._keeper, [b"notebook"], [theirs.fileno() for _, theirs in pairs])
+        for _, theirs in pairs:
+            theirs.close()
+        self.control, *self.tests = [Channel(ours) for ours, _ in pairs]
+
+    def why_gone(self) -> tuple[str, str]:
+        """(kind of verdict, sentence) of the end that the keeper last saw."""
+        last: Any = None
+        end = time.monotonic() + 1.0
+        self._keeper.settimeout(0.05)
+        data = b""
+        while time.monotonic() < end and last in (None, 0):
+            with contextlib.suppress(TimeoutError, OSError):
+                more = self._keeper.recv(65536)
+                data += more
+                if not more:
+                    break
+            for line in data.splitlines():
+                value = json.loads(line)
+                last = value if value != 0 or last is None else last
+        ended = ("crashed", f"its process ended (exit status {last})")
+        return SAID.get(last, ended if isinstance(last, int) else ("crashed", "its process ended"))
+
+    def stop(self) -> None:
+        """End all of it; returns when nothing is left."""
+        for channel in (self.control, *self.tests):
+            channel.close()
+        with contextlib.suppress(OSError):
+            self._keeper.shutdown(socket.SHUT_WR)
+            self._keeper.settimeout(10)
+            while self._keeper.recv(65536):
+                pass
+        self._keeper.close()
+
+
+class Checker:
+    """Grades one notebook."""
+
+    def __init__(self, job: Job, start: Callable[[], Student], limits: Limits) -> None:
+        self._job, self._start, self._limits = job, start, limits
+        self._outputs: dict[str, list[dict[str, Any]]] = {}
+        self._lost: dict[str, tuple[str, str]] = {}  # cell -> (kind, sentence): not run again
+        self._attempts: list[str] = []
+        self._starts = 0
+        self._siblings = job.siblings
+
+    def grade(self) -> Graded:
+        begin = time.perf_counter()
+        tests, verdicts = _tests(self._job), []
+        student: Student | None = None
+        namespace: dict[str, Any] = {"__name__": "__main__"}
+        siblings.reference = self._reference
+        try:
+            student = self._ready(first=True)
+            number = 0
+            for cell in self._job.cells:
+                if cell.kind == "setup":
+                    _, printed = _executed(cell.source, namespace, cell.id)
+                elif cell.kind == "test":
+                    student = student or self._ready(first=False)
+                    verdict = self._verdict(cell, student, number, namespace)
+                    verdicts.append(verdict)
+                    number += 1
+                    if verdict.kind in ("timeout", "out of memory") and student is not None:
+                        student.stop()
+                        student = None
+        finally:
+            if student is not None:
+                student.stop()
+        assert len(verdicts) == len(tests)
+        for verdict in verdicts:
+            self._outputs[verdict.cell] = _output(verdict)
+        grade_ids = {cell.id: cell.grade_id or cell.id for cell in tests}
+        return Graded(
+            self._job.notebook,
+            tuple(_named(verdict, grade_ids[verdict.cell]) for verdict in verdicts),
+            self._outputs,
+            tuple(dict.fromkeys(self._attempts)),
+            time.perf_counter() - begin,
+        )
+
+    # ---- the student's cells
+
+    def _ready(self, first: bool) -> Student | None:
+        """A student's process in which every cell has run that can, with a snapshot for each test; or None."""
+        while self._starts < MOST_STARTS:
+            self._starts += 1
+            student = self._start()
+            if self._run_cells(student, record=first):
+                return student
+            student.stop()
+        return None
+
+    def _run_cells(self, student: Student, record: bool) -> bool:
+        cell: Cell | None = None
+        number = 0
+        deadline = time.monotonic() + self._limits.cell_seconds
+        try:
+            student.control.send(
+                {"op": "start", "siblings": list(self._siblings)},
+                [text.encode() for text in self._siblings.values()],
+                deadline,
+            )
+            student.control.receive(deadline)
+            for cell in self._job.cells:
+                if cell.id in self._lost:
+                    number += cell.kind == "test"
+                    continue
+                deadline = time.monotonic() + self._limits.cell_seconds
+                if cell.kind == "test":
+                    student.control.send({"op": "snapshot", "number": number}, (), deadline)
+                    student.control.receive(deadline)
+                    number += 1
+                    continue
+                student.control.send({"op": "cell"}, [cell.source.encode()], deadline)
+                header, _ = student.control.receive(deadline)
+                if record and cell.id not in self._outputs:
+                    outputs = header.get("outputs")
+                    self._outputs[cell.id] = outputs if isinstance(outputs, list) else []
+        except ChannelError as error:
+            self._cell_lost(cell, error, student)
+            return False
+        return True
+
+    def _cell_lost(self, cell: Cell | None, error: ChannelError, student: Student) -> None:
+        if isinstance(error, TimedOut):
+            why = ("timeout", f"it took longer than {self._limits.cell_seconds:g} seconds")
+        elif isinstance(error, Malformed):
+            self._attempts.append(f"its process sent {error}")
+            why = ("crashed", "its process ended")
+        else:
+            why = student.why_gone()
+        if cell is None:
+            return
+        if cell.kind == "setup" and self._siblings:
+            self._siblings = {}  # an earlier notebook's function hangs or crashes: the reference stands in
+            return
+        self._lost[cell.id] = why
+        self._outputs[cell.id] = [_error(why[0], f"This cell was stopped: {why[1]}.")]
+
+    # ---- the test cells
+
+    def _verdict(
+        self, cell: Cell, student: Student | None, number: int, namespace: dict[str, Any]
+    ) -> Verdict:
+        def verdict(kind: VerdictKind, points: float = 0.0, sentence: str = "", **more: Any) -> Verdict:
+            return Verdict(cell.id, kind, points, cell.points, sentence, **more)
+
+        if student is None or cell.id in self._lost:
+            kind, why = self._lost.get(cell.id, ("crashed", "the notebook could not be run as far as here"))
+            return verdict(kind, sentence=_sentence(why))  # type: ignore[arg-type]
+        deadline = time.monotonic() + self._limits.cell_seconds
+        calls = Calls(
+            student.tests[number], deadline, self._reference, self._attempts.append, student.why_gone
+        )
+        reports: list[engine.Report] = []
+        printed = io.StringIO()
+        _seed()
+        try:
+            found = calls.names(list(self._job.names))
+            for name in self._job.names:
+                namespace.pop(name, None)
+            namespace.update(found)
+            engine.observer = reports.append
+            value, text = _executed(cell.source, namespace, cell.id)
+            printed.write(text)
+        except Lost as lost:
+            return verdict(lost.kind, sentence=self._lost_sentence(lost), checks=_outcomes(reports))  # type: ignore[arg-type]
+        except Exception as error:
+            return verdict("error", sentence=_first_line(error), checks=_outcomes(reports))
+        finally:
+            engine.observer = None
+        return self._scored(cell, value, _outcomes(reports), printed.getvalue())
+
+    def _scored(
+        self, cell: Cell, value: Any, checks: tuple[engine.Outcome, ...], printed: str
+    ) -> Verdict:
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not 0 <= value <= cell.points:
+            sentence = f"This test cell ended without a number of points from 0 to {cell.points:g}."
+            return Verdict(cell.id, "error", 0.0, cell.points, sentence, checks, printed)
+        points = float(value)
+        kind: VerdictKind = "passed" if points == cell.points else "partial" if points else "failed"
+        if not points and checks and checks[0].message == engine.UNANSWERED:
+            kind = "not answered"
+        return Verdict(cell.id, kind, points, cell.points, "", checks, printed)
+
+    def _lost_sentence(self, lost: Lost) -> str:
+        if lost.kind == "timeout":
+            return f"Stopped after {self._limits.cell_seconds:g} seconds: your code did not come to an end."
+        return _sentence(str(lost))
+
+    def _reference(self, notebook: str, name: str) -> Any:
+        return siblings.define(notebook, self._job.reference[notebook])[name]
+
+
+def _executed(source: str, namespace: dict[str, Any], cell_id: str) -> tuple[Any, str]:
+    """Run a trusted cell: (the value of its last line, if that is an expression; what it printed)."""
+    file = f"<test {cell_id}>"
+    linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
+    module = ast.parse(source)
+    last = module.body.pop() if module.body and isinstance(module.body[-1], ast.Expr) else None
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        exec(compile(module, file, "exec"), namespace)  # noqa: S102 (the instructor's own cell)
+        value = eval(compile(ast.Expression(last.value), file, "eval"), namespace) if last else None  # noqa: S307
+    return value, printed.getvalue()
+
+
+def _seed() -> None:
+    random.seed(42)
+    np.random.seed(42)
+    torch.manual_seed(42)
+
+
+def _outcomes(reports: list[engine.Report]) -> tuple[engine.Outcome, ...]:
+    return tuple(outcome for report in reports for outcome in report.outcomes)
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0][:300]}" if text else type(error).__name__
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:] + "."
+
+
+def _named(verdict: Verdict, grade_id: str) -> Verdict:
+    return Verdict(grade_id, *list(vars(verdict).values())[1:])
+
+
+def _output(verdict: Verdict) -> list[dict[str, Any]]:
+    """What a test cell shows in the autograded notebook: what it printed, and points or an error."""
+    outputs: list[dict[str, Any]] = []
+    if verdict.printed:
+        outputs.append({"output_type": "stream", "name": "stdout", "text": verdict.printed})
+    if verdict.sentence:
+        return [*outputs, _error(verdict.kind, verdict.sentence)]
+    data = {"text/plain": repr(verdict.points)}
+    return [*outputs, {"output_type": "execute_result", "execution_count": None, "data": data, "metadata": {}}]
+
+
+def _error(kind: str, sentence: str) -> dict[str, Any]:
+    return {"output_type": "error", "ename": kind, "evalue": sentence, "traceback": [f"{kind}: {sentence}"]}

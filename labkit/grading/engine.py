@@ -1,0 +1,114 @@
+"""Grades notebooks: two warm parents, one for students' code and one for the tests, and a copy of each a notebook.
+
+    with Engine(hidden=[course]) as engine:
+        graded = engine.grade(job)       # from as many threads as there are cores
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from multiprocessing.connection import Connection
+from pathlib import Path
+from types import TracebackType
+
+from labkit.errors import LabError
+from labkit.grading import sandbox
+from labkit.grading.sandbox import Level, Limits
+from labkit.grading.verdicts import Graded, Job, Verdict
+
+SECONDS_FOR_NOTEBOOK = 900  # the checker has its own limits; this is for the checker itself
+
+
+class Engine:
+    """Grades notebooks until it is closed.
+
+    hidden: folders that no student's process may see: the course with its source, submissions, gradebook.
+    """
+
+    def __init__(
+        self, hidden: Sequence[Path], limits: Limits | None = None, level: Level | None = None
+    ) -> None:
+        self.limits = limits or Limits()
+        self.level = level or sandbox.level()
+        self._hidden = list(hidden)
+
+    def __enter__(self) -> Engine:
+        self._stack = contextlib.ExitStack()
+        self._folder = Path(tempfile.mkdtemp(prefix="labkit-engine-"))
+        self._stack.callback(shutil.rmtree, self._folder, ignore_errors=True)
+        readable = sandbox.readable_paths([*self._hidden, self._folder])
+        self._students = self._warm_parent("students", readable, self.level.bubblewrap)
+        self._tests = self._warm_parent("tests", [], bubblewrap=False)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def grade(self, job: Job) -> Graded:
+        """Grade one notebook. Never raises for what a student's code does."""
+        end = socket.socket(socket.AF_UNIX)
+        end.connect(self._tests)
+        with Connection(end.detach()) as connection:
+            connection.send((self._students, job, self.limits))
+            try:
+                if connection.poll(SECONDS_FOR_NOTEBOOK):
+                    graded: Graded = connection.recv()
+                    return graded
+                why = "grading took too long"
+            except EOFError:
+                why = "grading broke off"
+        verdicts = [
+            Verdict(cell.grade_id or cell.id, "error", 0.0, cell.points, why)
+            for cell in job.cells
+            if cell.kind == "test"
+        ]
+        return Graded(job.notebook, tuple(verdicts), {}, complete=False)
+
+    def _warm_parent(self, kind: str, readable: Sequence[Path], bubblewrap: bool) -> str:
+        """Start a zygote; returns the path of the socket that it listens on."""
+        where = str(self._folder / kind)
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(where)
+        listener.listen(128)
+        command = [sys.executable, "-m", "labkit.grading.zygote", kind, str(listener.fileno())]
+        command += [str(path) for path in readable]
+        empty = self._folder / f"{kind}-empty"
+        empty.mkdir()
+        environment = sandbox.environment()
+        if bubblewrap:
+            command = sandbox.bubblewrap(command, readable)
+        else:
+            environment |= {"HOME": str(empty), "IPYTHONDIR": str(empty / "ipython"), "MPLCONFIGDIR": str(empty)}
+        log = (self._folder / f"{kind}.log").open("wb")
+        process = subprocess.Popen(
+            command, cwd=empty, env=environment, pass_fds=[listener.fileno()],
+            stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+        )  # fmt: skip
+        listener.close()
+        self._stack.callback(self._stop, process)
+        if process.poll() is not None:
+            raise LabError(f"the grader's {kind} process did not start")
+        return where
+
+    @staticmethod
+    def _stop(process: subprocess.Popen[bytes]) -> None:
+        process.terminate()
+        try:
+            process.wait(5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def cores() -> int:
+    """How many notebooks to grade at a time."""
+    return os.cpu_count() or 1

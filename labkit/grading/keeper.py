@@ -1,0 +1,168 @@
+"""Stands outside a student's process, starts it, watches it, and takes all of it down at the end.
+
+    zygote -> keeper -> first process of its own process namespace -> the student's notebook -> its snapshots
+
+The keeper's connection to the checker says when to stop: it closes. What ended, and how, goes over it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+import psutil
+
+from labkit.grading import kernel_calls, sandbox
+from labkit.grading.sandbox import Limits
+
+POLL_SECONDS = 0.1
+MOST_SOCKETS = 64
+
+
+def keep(connection: socket.socket, readable: Sequence[Path], limits: Limits) -> None:
+    """Serve one notebook: its sockets come over `connection` (first the control, then one a test cell)."""
+    message, descriptors, *_ = socket.recv_fds(connection, 4096, MOST_SOCKETS)
+    if not message:
+        return
+    os.setsid()
+    sandbox.become_nobody()
+    folder = Path(tempfile.mkdtemp(prefix="labkit-student-"))
+    try:
+        own_processes = sandbox.enter_namespaces(folder, limits)
+        with contextlib.suppress(OSError, AttributeError):
+            kernel_calls.adopt_orphans()
+        ours, theirs = os.pipe()
+        first = os.fork()
+        if first == 0:
+            connection.close()
+            os.close(ours)
+            _first_process(descriptors, folder, readable, limits, theirs)
+        os.close(theirs)
+        for descriptor in descriptors:
+            os.close(descriptor)
+        _watch(connection, ours, first, limits)
+        _end(first, own_processes)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _first_process(
+    descriptors: Sequence[int], folder: Path, readable: Sequence[Path], limits: Limits, reports: int
+) -> None:
+    """Process 1 of its namespace: when it ends, the kernel ends all others. It only waits for them."""
+    with contextlib.suppress(OSError, AttributeError):
+        kernel_calls.die_with_parent()
+        kernel_calls.adopt_orphans()
+    if os.fork() == 0:
+        status = 1
+        try:
+            os.close(reports)
+            _student(descriptors, folder, readable, limits)
+            status = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+    for descriptor in descriptors:
+        os.close(descriptor)
+    with contextlib.suppress(ChildProcessError, OSError):
+        while True:
+            _, status = os.waitpid(-1, 0)
+            os.write(reports, json.dumps(os.waitstatus_to_exitcode(status)).encode() + b"\n")
+    os._exit(0)
+
+
+def _student(descriptors: Sequence[int], folder: Path, readable: Sequence[Path], limits: Limits) -> None:
+    from labkit.grading import worker
+
+    nothing = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nothing, 0)
+    os.dup2(nothing, 1)
+    keep = sorted([0, 1, 2, *descriptors])
+    for below, above in zip(keep, [*keep[1:], os.sysconf("SC_OPEN_MAX")], strict=True):
+        os.closerange(below + 1, above)
+    os.environ.clear()
+    os.environ.update(sandbox.environment(), HOME=str(folder))
+    os.umask(0o077)
+    sandbox.confine(folder, readable, limits)
+    os.dup2(0, 2)  # until here, what goes wrong is ours, and worth a line in the log
+    control, *tests = (socket.socket(fileno=number) for number in descriptors)
+    worker.run(control, tests)
+
+
+def _watch(connection: socket.socket, reports: int, first: int, limits: Limits) -> None:
+    """Until the checker closes, all of it has ended, or it uses too much memory."""
+    poll = select.poll()
+    poll.register(connection, select.POLLIN)
+    poll.register(reports, select.POLLIN)
+    baseline = None
+    while True:
+        events = dict(poll.poll(1000 * POLL_SECONDS))
+        if reports in events:
+            lines = os.read(reports, 65536)
+            if not lines:
+                return
+            _say(connection, lines)
+        if connection.fileno() in events:
+            return
+        used = _memory(first)
+        baseline = used if baseline is None else baseline
+        if used - baseline > limits.memory + limits.disk:
+            _say(connection, b'"memory"\n')
+            return
+
+
+def _say(connection: socket.socket, lines: bytes) -> None:
+    with contextlib.suppress(OSError):
+        connection.sendall(lines)
+
+
+def _memory(first: int) -> int:
+    """Bytes that this process and its descendants do not share with the warm parent, roughly."""
+    total = 0
+    with contextlib.suppress(psutil.Error):
+        process = psutil.Process(first)
+        for one in [process, *process.children(recursive=True)]:
+            with contextlib.suppress(psutil.Error):
+                info = one.memory_info()
+                total += max(0, info.rss - getattr(info, "shared", 0))
+    return total
+
+
+def _end(first: int, own_processes: bool) -> None:
+    if not own_processes:
+        _stop_descendants()
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(first, signal.SIGKILL)
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(first, 0)
+    if not own_processes:
+        _stop_descendants()
+
+
+def _stop_descendants() -> None:
+    """Without a process namespace: again and again, until nothing is left that could fork."""
+    for _ in range(200):
+        left = psutil.Process().children(recursive=True)
+        left = [one for one in left if one.status() != psutil.STATUS_ZOMBIE]
+        if not left:
+            return
+        for one in left:
+            with contextlib.suppress(psutil.Error):
+                one.kill()
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        time.sleep(0.005)
+    print("labkit: a student's process could not be stopped", file=sys.stderr)

@@ -1,0 +1,229 @@
+"""The checker's end of the border: a student's function as a callable that lives in another process.
+
+    prune = Remote(calls, "prune_by_percentage")
+    prune(layer, q=50.0)     # layer changes in place, as if the function had been called here
+
+Arguments go over by value; what comes back is plain data, and the changes to what was passed. Gradients flow
+through the results. An exception arrives with its kind, its message and the student's own line.
+"""
+
+from __future__ import annotations
+
+import builtins
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from labkit.grading import arguments
+from labkit.grading.channel import Channel, ChannelError, Malformed
+from labkit.grading.plain import Decoder, Encoder
+
+MOST_ASKED = 10_000  # times that one call may ask for an earlier notebook's reference
+
+
+class Lost(BaseException):
+    """The student's process is no longer there; no check goes on after this. kind: why, as in a verdict."""
+
+    def __init__(self, kind: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.kind = kind
+
+
+class Remote:
+    """A callable of the student's, by its name. Its attributes are callables too: `STE.apply`."""
+
+    def __init__(self, calls: Calls, path: str, name: str | None = None) -> None:
+        self._calls, self._path = calls, path
+        self.__name__ = name or path.rpartition(".")[2]
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._calls.call(self._path, args, kwargs)
+
+    def __getattr__(self, name: str) -> Remote:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return Remote(self._calls, f"{self._path}.{name}")
+
+
+class Calls:
+    """The calls of one test cell.
+
+    reference: gives the `name` of an earlier notebook's reference. on_trouble: called with a sentence
+    when something came that no honest process sends.
+    """
+
+    def __init__(
+        self,
+        channel: Channel,
+        deadline: float,
+        reference: Callable[[str, str], Any],
+        on_trouble: Callable[[str], None],
+        why_gone: Callable[[], tuple[str, str]],
+    ) -> None:
+        self._channel, self._deadline = channel, deadline
+        self._reference, self._on_trouble, self._why_gone = reference, on_trouble, why_gone
+        self._number = 0
+
+    def names(self, wanted: list[str]) -> dict[str, Any]:
+        """The student's names: callables as `Remote`, other values as they are; what is missing is left out."""
+        header, buffers = self._exchange({"op": "describe", "names": wanted}, [])
+        found: dict[str, Any] = {}
+        try:
+            for name in wanted:
+                told = header["names"][name]
+                if told["kind"] == "callable":
+                    found[name] = Remote(self, name, str(told["name"])[:100])
+                elif told["kind"] == "value":
+                    found[name] = Decoder(buffers).decode(told["value"])
+        except (LookupError, TypeError, Malformed):
+            raise self._forged("names that are none") from None
+        return found
+
+    def call(self, path: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Call the student's `path`; raises what it raised, or Lost."""
+        self._number += 1
+        number = self._number
+        header, buffers, table = arguments.pack((args, kwargs), self._own)
+        storages = arguments.storage_bytes(header, table)
+        question = header | {"op": "call", "path": path, "call": number}
+        leaves = [t for t in table.tensors if t.requires_grad]
+        answer, received = self._exchange(question, buffers)
+        try:
+            asked = 0
+            while "reference" in answer:
+                asked += 1
+                if asked > MOST_ASKED:
+                    raise Malformed("endless questions")
+                answer, received = self._answer_reference(answer, received, table, storages)
+            arguments.apply(answer["changes"], table, storages, received)
+            if "raised" in answer:
+                raise _exception(answer)
+            outputs: list[tuple[int, Tensor]] = []
+            result = Decoder(received, table.thing, lambda n, t: _kept(outputs, n, t)).decode(answer["result"])
+        except (Malformed, LookupError, TypeError) as error:
+            if getattr(error, "from_student", False):
+                raise
+            raise self._forged(str(error)) from None
+        return self._with_gradients(number, result, outputs, leaves) if outputs and leaves else result
+
+    def backward(self, number: int, gradients: list[Tensor | None]) -> list[Tensor | None]:
+        encoder = Encoder()
+        trees = [encoder.encode(gradient) for gradient in gradients]
+        answer, received = self._exchange(
+            {"op": "backward", "call": number, "gradients": trees}, encoder.buffers
+        )
+        if "raised" in answer:
+            raise _exception(answer)
+        try:
+            values = [Decoder(received).decode(tree) for tree in answer["gradients"]]
+        except (Malformed, LookupError, TypeError) as error:
+            raise self._forged(str(error)) from None
+        return [value if isinstance(value, Tensor) else None for value in values]
+
+    def _with_gradients(
+        self, number: int, result: Any, outputs: list[tuple[int, Tensor]], leaves: list[Tensor]
+    ) -> Any:
+        """`result` with its tensors hung into this process's graph, behind `leaves`."""
+        outputs.sort(key=lambda pair: pair[0])
+        tensors = [tensor for _, tensor in outputs]
+        hung = _Through.apply(self, number, len(tensors), *tensors, *leaves)
+        new = {id(old): now for old, now in zip(tensors, hung, strict=True)}
+
+        def replaced(value: Any) -> Any:
+            if isinstance(value, Tensor):
+                return new.get(id(value), value)
+            if isinstance(value, list | tuple):
+                return type(value)(replaced(item) for item in value)
+            if isinstance(value, dict):
+                return {key: replaced(item) for key, item in value.items()}
+            return value
+
+        return replaced(result)
+
+    def _answer_reference(
+        self, asked: dict[str, Any], received: list[bytearray], table: arguments.Table, storages: Any
+    ) -> tuple[dict[str, Any], list[bytearray]]:
+        """Run an earlier notebook's reference on the call's own objects, and send what it changed."""
+        notebook, path = asked["reference"]
+        arguments.apply(asked["changes"], table, storages, received)
+        positional, named = Decoder(received, table.thing).decode(asked["arguments"])
+        name, *attributes = str(path).split(".")
+        before = [tensor.detach().clone() for tensor in table.tensors]
+        encoder = Encoder(table.signs())
+        try:
+            function = self._reference(str(notebook), name)
+            for attribute in attributes:
+                function = getattr(function, attribute)
+            result = function(*positional, **named)
+        except Exception as error:
+            return self._exchange({"raised": f"{type(error).__name__}: {error}"[:200]}, [])
+        changed = [
+            [number, encoder.encode(tensor.detach())]
+            for number, tensor in enumerate(table.tensors)
+            if not torch.equal(tensor.detach(), before[number])
+        ]
+        return self._exchange({"result": encoder.encode(result), "tensors": changed}, encoder.buffers)
+
+    def _exchange(self, header: dict[str, Any], buffers: list[Any]) -> tuple[dict[str, Any], list[bytearray]]:
+        try:
+            self._channel.send(header, buffers, self._deadline)
+            answer, received = self._channel.receive(self._deadline)
+        except Malformed as error:
+            raise self._forged(str(error)) from None
+        except ChannelError:
+            if time.monotonic() >= self._deadline:
+                raise Lost("timeout", "it took too long") from None
+            raise Lost(*self._why_gone()) from None
+        return answer, received
+
+    def _own(self, obj: Any) -> str | None:
+        return obj._path if type(obj) is Remote else None
+
+    def _forged(self, what: str) -> Lost:
+        self._on_trouble(f"its process sent {what}")
+        return Lost("crashed", "what came back was no result")
+
+
+class _Through(torch.autograd.Function):
+    """Results that come out of the student's process; backward asks that process for the gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, calls: Calls, number: int, count: int, *tensors: Tensor) -> Any:
+        ctx.calls, ctx.number, ctx.count = calls, number, count
+        ctx.set_materialize_grads(False)
+        return tuple(tensor.view_as(tensor) for tensor in tensors[:count])
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> Any:
+        flown = ctx.calls.backward(ctx.number, list(gradients))
+        return None, None, None, *([None] * ctx.count), *flown
+
+
+def _kept(outputs: list[tuple[int, Tensor]], number: int, tensor: Tensor) -> Tensor:
+    outputs.append((number, tensor))
+    return tensor
+
+
+def _exception(told: dict[str, Any]) -> BaseException:
+    """The exception that the student's code raised, as one of Python's own of the same name where there is one."""
+    kinds, message, line = told["raised"], told.get("message", ""), told.get("line")
+    if not isinstance(kinds, list) or not all(isinstance(kind, str) for kind in kinds) or not kinds:
+        raise Malformed("an exception that is none")
+    message = str(message)
+    if kinds[0] == "MemoryError" or "allocate memory" in message or "not enough memory" in message:
+        return Lost("out of memory", "it asked for more memory than there is")
+    known = getattr(builtins, kinds[0], None)
+    if not (isinstance(known, type) and issubclass(known, Exception)):
+        known = type(kinds[0][:100], (RuntimeError,), {})
+    try:
+        error: Exception = known(message)
+    except Exception:  # an exception that wants other arguments, as UnicodeDecodeError does
+        error = type(kinds[0][:100], (RuntimeError,), {})(message)
+    error.from_student = True  # type: ignore[attr-defined]
+    match line:
+        case [int(number), str(text)]:
+            error.student_line = (number, text[:200])  # type: ignore[attr-defined]
+    return error

@@ -1,0 +1,230 @@
+"""What holds a student's process: as much as this system offers, and a sentence for what it does not.
+
+Always: a process of its own, limits on time, memory, files and processes, a time-out, an empty folder, no
+environment. Where Linux has them: namespaces (own processes, no network, a small disk in memory) and landlock
+(no file but Python's own). Where bubblewrap is installed, all students' processes start in a system of their
+own in which nothing else exists.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import shutil
+import site
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import labkit
+from labkit.grading import kernel_calls
+
+NOBODY = 65534
+SYSTEM = ("/usr", "/lib", "/lib64", "/lib32", "/bin", "/sbin", "/etc/ld.so.cache", "/etc/fonts", "/etc/localtime")
+DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
+NAMESPACES = (
+    kernel_calls.NEWUSER | kernel_calls.NEWPID | kernel_calls.NEWNET
+    | kernel_calls.NEWIPC | kernel_calls.NEWNS | kernel_calls.NEWUTS
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one student's notebook may use.
+
+    seconds: of processor time, and of waiting for one cell. memory: bytes beyond what the warm process has, of
+    one process and of all together. files: open at once. disk: bytes in its folder, and of one file.
+    """
+
+    cell_seconds: float = 30.0
+    processor_seconds: int = 300
+    memory: int = 2 * 2**30
+    processes: int = 64
+    files: int = 256
+    disk: int = 64 * 2**20
+
+
+@dataclass(frozen=True)
+class Level:
+    """What this system offers."""
+
+    bubblewrap: bool
+    namespaces: bool
+    landlock: bool
+
+    @property
+    def sentence(self) -> str:
+        """One line for the head of a run."""
+        has = [
+            *(["bubblewrap"] if self.bubblewrap else []),
+            *(["namespaces"] if self.namespaces else []),
+            *(["landlock"] if self.landlock else []),
+            "limits",
+        ]
+        return f"isolation: {', '.join(has)}{'; ' + self.open if self.open else ''}"
+
+    @property
+    def open(self) -> str:
+        """What a student's code could still do here; empty if nothing that matters."""
+        gaps = []
+        if not (self.bubblewrap or self.landlock):
+            gaps.append("read every file that you can read")
+        if not (self.bubblewrap or self.namespaces):
+            gaps.append("open network connections")
+        if not (self.bubblewrap or self.namespaces or self.landlock):
+            gaps.append("stop your other programs")
+        return "a student's code could " + " and ".join(gaps) + " (see labkit doctor)" if gaps else ""
+
+    @property
+    def advice(self) -> list[str]:
+        """How to get the next level, a line each."""
+        lines = []
+        if not self.bubblewrap and sys.platform == "linux":
+            lines.append("install bubblewrap (apt-get install bubblewrap, dnf install bubblewrap)")
+        if not self.namespaces and sys.platform == "linux":
+            lines.append("allow user namespaces (sysctl user.max_user_namespaces, or Docker's --security-opt)")
+        if not self.landlock and sys.platform == "linux":
+            lines.append("a kernel from 5.13 on, with landlock switched on")
+        if sys.platform != "linux":
+            lines.append("grade on Linux, or in a Linux container or virtual machine")
+        return lines
+
+
+def level() -> Level:
+    """Try out what this system offers."""
+    return Level(
+        bubblewrap=_bubblewrap_works(),
+        namespaces=_in_child(lambda: kernel_calls.unshare(NAMESPACES)),
+        landlock=kernel_calls.landlock_version() > 0,
+    )
+
+
+def readable_paths(hidden: Sequence[Path]) -> list[Path]:
+    """What Python and labkit need to read. No folder that holds one of `hidden`, or lies in one, is among them."""
+    package = Path(labkit.__file__).parent
+    wanted = [Path(sys.prefix), Path(sys.base_prefix), Path(sys.exec_prefix), *map(Path, SYSTEM)]
+    wanted += [Path(path) for path in sysconfig.get_paths().values()]
+    wanted += [Path(path) for path in [*site.getsitepackages(), site.getusersitepackages()]]
+    secrets = [path.resolve() for path in hidden]
+    result = [package, package.parent / "data" / "checkpoints"]
+    for path in wanted:
+        place = path.resolve()
+        holds = any(secret.is_relative_to(place) for secret in secrets)
+        if path.exists() and not holds and len(place.parts) > 1:
+            result += [path, place]
+    kept: list[Path] = []
+    for path in sorted(set(result), key=lambda path: len(path.parts)):
+        if path.exists() and not any(path.is_relative_to(other) for other in kept):
+            kept.append(path)
+    return kept
+
+
+def bubblewrap(command: Sequence[str], readable: Sequence[Path]) -> list[str]:
+    """`command` in a system where only these paths exist, read only, without network."""
+    # as root it needs no user namespace of its own, and keeps the right to become nobody
+    identity = ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"] if os.geteuid() == 0 else ["--unshare-user"]
+    above = sorted({folder for path in readable for folder in path.parents if folder.name})
+    binds = [word for folder in above for word in ("--perms", "0755", "--dir", str(folder))]
+    binds += [word for path in readable for word in ("--ro-bind-try", str(path), str(path))]
+    return [
+        "bwrap", *identity, "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts",
+        "--die-with-parent", "--new-session", "--proc", "/proc", "--dev", "/dev",
+        "--perms", "1777", "--tmpfs", "/tmp", *binds, "--chdir", "/", "--", *command,
+    ]  # fmt: skip
+
+
+def become_nobody() -> None:
+    """Give up root for good, where nobody can read Python; nothing happens to an ordinary user."""
+    if os.geteuid() == 0 and _everyone_may_enter(Path(os.__file__)):
+        os.setgroups([])
+        os.setresgid(NOBODY, NOBODY, NOBODY)
+        os.setresuid(NOBODY, NOBODY, NOBODY)
+        with contextlib.suppress(OSError, AttributeError):
+            kernel_calls.own_proc_files()
+
+
+def enter_namespaces(folder: Path, limits: Limits) -> bool:
+    """New namespaces for this process's children, and a small disk of memory over `folder`; False if refused."""
+    user, group = os.geteuid(), os.getegid()
+    try:
+        kernel_calls.unshare(NAMESPACES)
+    except (OSError, AttributeError):
+        return False
+    for file, text in (("setgroups", "deny"), ("uid_map", f"{NOBODY} {user} 1"), ("gid_map", f"{NOBODY} {group} 1")):
+        with contextlib.suppress(OSError):
+            Path(f"/proc/self/{file}").write_text(text)
+    with contextlib.suppress(OSError):
+        kernel_calls.mount_tmpfs(folder, limits.disk // 2**20)
+    return True
+
+
+def confine(folder: Path, readable: Sequence[Path], limits: Limits) -> None:
+    """The last steps, in the process that will run a student's code: limits, landlock, the folder."""
+    grown = _virtual_size()
+    for kind, most in (
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_CPU, limits.processor_seconds),
+        (resource.RLIMIT_FSIZE, limits.disk),
+        (resource.RLIMIT_NOFILE, limits.files),
+        (resource.RLIMIT_NPROC, limits.processes),
+        (resource.RLIMIT_AS, grown + limits.memory if grown else resource.RLIM_INFINITY),
+    ):
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(kind, (most, most))
+    os.chdir(folder)
+    with contextlib.suppress(OSError, AttributeError):
+        kernel_calls.no_new_privileges()
+    if kernel_calls.landlock_version():
+        kernel_calls.landlock([*readable, *map(Path, DEVICES)], [folder, Path("/dev/null")])
+
+
+def environment() -> dict[str, str]:
+    """All that a student's process finds in os.environ."""
+    kept = {name: os.environ[name] for name in ("LANG", "LC_ALL", "TZ") if name in os.environ}
+    threads = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "MKL", "OPENBLAS")}
+    return kept | threads | {
+        "PATH": "/usr/bin:/bin",
+        "HOME": "/tmp",
+        "IPYTHONDIR": "/tmp/ipython",
+        "MPLCONFIGDIR": "/tmp/matplotlib",
+        "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+        "CUDA_VISIBLE_DEVICES": "",  # the same arithmetic on every machine
+        "LABKIT_PROFILE": "quick",
+        "PYTHONHASHSEED": "0",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }  # fmt: skip
+
+
+def _everyone_may_enter(file: Path) -> bool:
+    return all(folder.stat().st_mode & 0o001 for folder in file.resolve().parents)
+
+
+def _virtual_size() -> int:
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError):
+        return 0
+
+
+def _bubblewrap_works() -> bool:
+    if shutil.which("bwrap") is None:
+        return False
+    command = bubblewrap([sys.executable, "-c", "pass"], readable_paths([]))
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+def _in_child(action: object) -> bool:
+    """Whether this works, tried in a process that then ends."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            become_nobody()
+            action()  # type: ignore[operator]
+            os._exit(0)
+        except BaseException:
+            os._exit(1)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0

@@ -1,0 +1,218 @@
+"""The student's process: runs their cells, then answers the tests' calls with plain data.
+
+All of this can be tampered with by the code that it runs, and nothing depends on it: a lie here only gives
+other values, as a wrong answer would. It runs every cell before any test's data arrives. At each test cell it
+leaves a snapshot of itself (a fork), which is what that cell's calls are made to, once all cells have run; so
+nothing that a test passes can turn up in an output.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import linecache
+import os
+import random
+import socket
+import traceback
+from pathlib import Path
+from typing import Any, ClassVar, NoReturn
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from labkit import siblings
+from labkit.grading import arguments
+from labkit.grading.channel import Channel, ChannelError
+from labkit.grading.plain import Decoder, Encoder
+from labkit.grading.shell import Shell
+
+MOST_MESSAGE = 2000
+GRAPHS_KEPT = 1000
+
+
+def run(control: socket.socket, tests: list[socket.socket]) -> NoReturn:
+    """Do what the checker says until it closes."""
+    channel = Channel(control)
+    with contextlib.suppress(ChannelError):
+        _Notebook(channel, [Channel(end) for end in tests]).serve()
+    os._exit(0)
+
+
+class _Notebook:
+    def __init__(self, control: Channel, tests: list[Channel]) -> None:
+        self._control, self._tests = control, tests
+        self._shell = Shell()
+        siblings.reference = _Reference
+        torch.set_num_threads = lambda number: None  # threads would not live on in a snapshot
+
+    def serve(self) -> None:
+        while True:
+            header, buffers = self._control.receive()
+            match header["op"]:
+                case "start":
+                    for name, data in zip(header["siblings"], buffers, strict=True):
+                        Path(f"{name}.ipynb").write_bytes(data)
+                    answered: dict[str, Any] = {}
+                case "cell":
+                    answered = {"outputs": self._shell.run(bytes(buffers[0]).decode())}
+                case "snapshot":
+                    self._snapshot(header["number"])
+                    answered = {}
+            self._control.send(answered)
+
+    def _snapshot(self, number: int) -> None:
+        between = os.fork()
+        if between:
+            os.waitpid(between, 0)
+            self._tests[number].close()  # the snapshot's alone, so that its end is noticed
+            return
+        if os.fork():
+            os._exit(0)  # an orphan's end is seen by the first process, not by the student's code
+        mine = self._tests[number]
+        for channel in (self._control, *self._tests):
+            if channel is not mine:
+                channel.close()
+        _Reference.calls = _Calls(mine, self._shell.names)
+        with contextlib.suppress(ChannelError):
+            _Reference.calls.serve()
+        os._exit(0)
+
+
+class _Calls:
+    """Serves the calls of one test cell."""
+
+    def __init__(self, channel: Channel, names: dict[str, Any]) -> None:
+        self._channel, self._names = channel, names
+        self._graphs: dict[int, tuple[list[Tensor], list[Tensor]]] = {}
+        self._arrived: arguments.Arrived | None = None
+
+    def serve(self) -> None:
+        seed = 42
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.manual_seed(seed)
+        while True:
+            header, buffers = self._channel.receive()
+            encoder = Encoder()
+            try:
+                match header["op"]:
+                    case "describe":
+                        answer = self._describe(header["names"], encoder)
+                    case "call":
+                        answer, encoder = self._call(header, buffers)
+                    case "backward":
+                        answer = self._backward(header, buffers, encoder)
+            except ChannelError:
+                raise
+            except BaseException as error:  # also SystemExit: the student's code has no say in this loop
+                answer, encoder = _raised(error), Encoder()
+            self._channel.send(answer, encoder.buffers)
+
+    def _describe(self, names: list[str], encoder: Encoder) -> dict[str, Any]:
+        described = {}
+        for name in names:
+            if name not in self._names:
+                described[name] = {"kind": "missing"}
+            elif callable(value := self._names[name]):
+                described[name] = {"kind": "callable", "name": str(getattr(value, "__name__", name))}
+            else:
+                described[name] = {"kind": "value", "value": encoder.encode(value)}
+        return {"names": described}
+
+    def _own(self, path: str) -> Any:
+        name, *attributes = path.split(".")
+        if name not in self._names:
+            raise NameError(f"name {name!r} is not defined")
+        thing = self._names[name]
+        for attribute in attributes:
+            thing = getattr(thing, attribute)
+        return thing
+
+    def _call(self, header: dict[str, Any], buffers: list[bytearray]) -> tuple[dict[str, Any], Encoder]:
+        arrived = self._arrived = arguments.Arrived(header, buffers, self._own)
+        raised = result = None
+        try:
+            function = self._own(header["path"])
+            positional, named = arrived.value
+            result = function(*positional, **named)
+        except BaseException as error:
+            raised = _raised(error)
+        graph: list[Tensor] = []
+        encoder = Encoder(arrived.table.signs(), graph)
+        answer = raised or {"result": encoder.encode(result)}
+        answer["changes"] = arrived.changes(encoder)
+        if graph:
+            self._graphs[header["call"]] = (graph, arrived.leaves)
+            if len(self._graphs) > GRAPHS_KEPT:
+                self._graphs.pop(next(iter(self._graphs)))
+        return answer, encoder
+
+    def _backward(
+        self, header: dict[str, Any], buffers: list[bytearray], encoder: Encoder
+    ) -> dict[str, Any]:
+        outputs, leaves = self._graphs[header["call"]]
+        gradients = [Decoder(buffers).decode(tree) for tree in header["gradients"]]
+        flowing = [(o, g) for o, g in zip(outputs, gradients, strict=True) if g is not None]
+        result = torch.autograd.grad(
+            [o for o, _ in flowing], leaves, [g for _, g in flowing], retain_graph=True, allow_unused=True
+        )
+        return {"gradients": [encoder.encode(gradient) for gradient in result]}
+
+    def ask(self, notebook: str, path: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        arrived = self._arrived
+        if arrived is None:
+            raise RuntimeError(_Reference.ADVICE)
+        encoder = Encoder(arrived.table.signs())
+        question = {
+            "reference": [notebook, path],
+            "arguments": encoder.encode([list(args), dict(kwargs)]),
+            "changes": arrived.changes(encoder),
+        }
+        self._channel.send(question, encoder.buffers)
+        header, buffers = self._channel.receive()
+        decoder = Decoder(buffers, arrived.table.thing)
+        if "raised" in header:
+            raise RuntimeError(header["raised"])
+        for number, tree in header["tensors"]:
+            with torch.no_grad():
+                arrived.table.tensors[number].copy_(decoder.decode(tree))
+        arrived.settle()
+        return decoder.decode(header["result"])
+
+
+class _Reference:
+    """Stands in for a function of an earlier notebook: the checker runs it, its code never comes here."""
+
+    ADVICE = "while grading, the reference that stands in for your function works on what a test passes only"
+    calls: ClassVar[_Calls | None] = None
+
+    def __init__(self, notebook: str, path: str) -> None:
+        self._notebook, self._path = notebook, path
+        self.__name__ = path
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self.calls is None:
+            raise RuntimeError(self.ADVICE)
+        return self.calls.ask(self._notebook, self._path, args, kwargs)
+
+    def __getattr__(self, name: str) -> _Reference:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return _Reference(self._notebook, f"{self._path}.{name}")
+
+
+def _raised(error: BaseException) -> dict[str, Any]:
+    """The exception in words: its kinds, its message, and where in the student's own lines it was raised."""
+    kinds = [kind.__name__ for kind in type(error).__mro__]
+    line = None
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if frame.filename.startswith("<") and not frame.filename.startswith(("<frozen", "<string")):
+            line = [frame.lineno or 0, linecache.getline(frame.filename, frame.lineno or 0).strip()[:200]]
+            break
+    try:
+        message = str(error)[:MOST_MESSAGE]
+    except Exception:
+        message = ""
+    return {"raised": kinds[:20], "message": message, "line": line}
+

@@ -1,0 +1,91 @@
+"""The warm parent: a process that has torch and the rest imported, and forks a copy for each notebook.
+
+`python -m labkit.grading.zygote students|tests FD READABLE...` listens on the socket FD. It never sees a
+test or another student's work: whatever a copy needs is sent to that copy. One kind of copies holds a
+student's code (through `keeper`), the other runs the tests (`checker`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import signal
+import socket
+import sys
+import traceback
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+# what a student's first cell and first optimizer would import; nothing here starts a thread or a gradient
+import matplotlib.pyplot
+import matplotlib_inline.backend_inline  # noqa: F401
+import numpy as np
+import torch
+import torch._dynamo
+
+import labkit
+import labkit.check
+from labkit.grading import checker, keeper
+from labkit.grading.sandbox import Limits
+from labkit.grading.shell import Shell
+
+
+def serve(kind: str, listener: socket.socket, readable: list[Path]) -> None:
+    """Fork a copy for each connection, until the parent process ends."""
+    gc.collect()
+    gc.freeze()  # the copies share these pages for good
+    signal.signal(signal.SIGCHLD, _reap)
+    while True:
+        try:
+            connection, _ = listener.accept()
+        except OSError:
+            return
+        if os.fork() == 0:
+            status = 1
+            try:
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                listener.close()
+                if kind == "students":
+                    keeper.keep(connection, readable, Limits())
+                else:
+                    checker.answer(Connection(connection.detach()))
+                status = 0
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                os._exit(status)
+        connection.close()
+
+
+def _reap(*_: Any) -> None:
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+
+
+def warm_up(kind: str) -> None:
+    """The first of everything, so that no copy pays for it. No gradient: an autograd thread would not be copied."""
+    torch.set_num_threads(1)
+    if kind == "students":
+        Shell()
+    np.percentile(np.arange(3.0), 50)
+    torch.manual_seed(0)
+    net = labkit.resnet20()
+    torch.optim.SGD(net.parameters(), lr=0.1)
+    with torch.no_grad():
+        labkit.check.fixtures.TinyNet()(torch.zeros(2, 3, 8, 8))
+    matplotlib.pyplot.figure()
+    matplotlib.pyplot.close("all")
+
+
+def main() -> None:
+    """Started by `engine.Zygote`."""
+    kind, number, *readable = sys.argv[1:]
+    warm_up(kind)
+    serve(kind, socket.socket(fileno=int(number)), [Path(path) for path in readable])
+
+
+if __name__ == "__main__":
+    main()
