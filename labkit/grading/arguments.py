@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.utils.data import DataLoader
 
 from labkit.grading.channel import Malformed
 from labkit.grading.plain import Decoder, Encoder
@@ -29,7 +30,7 @@ MEMBERS = ("_parameters", "_buffers", "_modules")
 
 @dataclass
 class Table:
-    """The numbered objects of one call: tensors, arrays, and modules and optimizers."""
+    """The numbered objects of one call: tensors, arrays, and modules, optimizers and loaders."""
 
     tensors: list[Tensor] = field(default_factory=list)
     arrays: list[np.ndarray] = field(default_factory=list)
@@ -71,7 +72,7 @@ class _Packer(pickle.Pickler):
         return None
 
     def reducer_override(self, obj: Any) -> Any:
-        if not isinstance(obj, nn.Module | Optimizer):
+        if not isinstance(obj, nn.Module | Optimizer | DataLoader):
             return NotImplemented
         _, arguments, state, *_ = obj.__reduce_ex__(4)
         return _made, (self._numbered(obj, self._table.objects), arguments[0]), state
@@ -94,8 +95,18 @@ def _made(number: int, kind: type) -> Any:
     raise RuntimeError("only the student's process makes numbered objects")
 
 
+class Identities:
+    """Numbers that objects keep from call to call, so that the same net is the same net on the other side."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[int, Any]] = {}  # the object too, so that its id is not used again
+
+    def of(self, obj: Any) -> int:
+        return self._known.setdefault(id(obj), (len(self._known), obj))[0]
+
+
 def pack(
-    value: Any, own: Callable[[Any], str | None] = lambda obj: None
+    value: Any, own: Callable[[Any], str | None], identities: Identities
 ) -> tuple[dict[str, Any], list[Any], Table]:
     """(header, buffers, table) of a trusted value. Raises TypeError for what cannot travel.
 
@@ -117,6 +128,7 @@ def pack(
             buffers.append(_bytes(storage).numpy())
         tensors.append(
             {
+                "identity": identities.of(tensor),
                 "storage": storages[storage._cdata],
                 "dtype": str(tensor.dtype).removeprefix("torch."),
                 "where": [list(tensor.size()), list(tensor.stride()), tensor.storage_offset()],
@@ -130,16 +142,24 @@ def pack(
     for array in table.arrays:
         arrays.append([len(buffers), array.dtype.str, list(array.shape)])
         buffers.append(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
-    return {"tensors": tensors, "arrays": arrays}, buffers, table
+    objects = [identities.of(thing) for thing in table.objects]
+    return {"tensors": tensors, "arrays": arrays, "objects": objects}, buffers, table
 
 
 # ---- the student's side: receiving, and saying what has changed
 
 
+Seen = dict[int, Any]
+"""The objects that have come with earlier calls, by identity."""
+
+
 class _Unpacker(pickle.Unpickler):
-    def __init__(self, data: bytes, table: Table, own: Callable[[str], Any]) -> None:
+    def __init__(
+        self, data: bytes, table: Table, own: Callable[[str], Any], identities: Sequence[int], seen: Seen
+    ) -> None:
         super().__init__(io.BytesIO(data))
         self._table, self._own = table, own
+        self._identities, self._seen = identities, seen
 
     def persistent_load(self, sign: Any) -> Any:
         kind, which = sign
@@ -151,8 +171,9 @@ class _Unpacker(pickle.Unpickler):
         return super().find_class(module, name)
 
     def _make(self, number: int, kind: type) -> Any:
-        made = kind.__new__(kind)
         assert number == len(self._table.objects)
+        # an object that was here before keeps what the student's code has hung onto it
+        made = self._seen.setdefault(self._identities[number], kind.__new__(kind))
         self._table.objects.append(made)
         return made
 
@@ -160,8 +181,11 @@ class _Unpacker(pickle.Unpickler):
 class Arrived:
     """The arguments of a call in the student's process, and what they were like when they came."""
 
-    def __init__(self, header: dict[str, Any], buffers: list[bytearray], own: Callable[[str], Any]) -> None:
+    def __init__(
+        self, header: dict[str, Any], buffers: list[bytearray], own: Callable[[str], Any], seen: Seen
+    ) -> None:
         self.table = Table()
+        self._seen = seen
         self.leaves: list[Tensor] = []  # what the result can be differentiated by
         self._bytes: dict[int, bytes] = {}
         self._storages = {
@@ -179,7 +203,7 @@ class Arrived:
             array = np.frombuffer(buffers[number], np.dtype(dtype)).reshape(shape)
             self.table.arrays.append(array)
         self._array_places = [number for number, *_ in header["arrays"]]
-        self.value = _Unpacker(bytes(buffers[0]), self.table, own).load()
+        self.value = _Unpacker(bytes(buffers[0]), self.table, own, header["objects"], seen).load()
         self.settle()
 
     def settle(self) -> None:
@@ -222,14 +246,19 @@ class Arrived:
     def _tensor(self, meta: dict[str, Any]) -> Tensor:
         dtype = getattr(torch, meta["dtype"])
         size, stride, offset = meta["where"]
-        tensor = torch.empty(0, dtype=dtype).set_(self._storages[meta["storage"]], offset, size, stride)
-        if meta["parameter"]:
-            tensor = nn.Parameter(tensor, meta["grad"])
-            return self._leaf(tensor) if meta["grad"] else tensor
-        if not meta["grad"]:
-            return tensor
-        self._leaf(tensor.requires_grad_())
-        return tensor if meta["leaf"] else tensor.clone()  # what is no leaf may be written into
+        fresh = torch.empty(0, dtype=dtype).set_(self._storages[meta["storage"]], offset, size, stride)
+        if not meta["leaf"]:  # it may be written into, which a leaf may not
+            return self._leaf(fresh.requires_grad_()).clone()
+        tensor = self._seen.get(meta["identity"])
+        if tensor is None:
+            tensor = nn.Parameter(fresh, meta["grad"]) if meta["parameter"] else fresh
+            self._seen[meta["identity"]] = tensor
+        elif tensor.is_leaf:
+            tensor.data, tensor.grad = fresh, None
+        else:
+            return fresh
+        tensor.requires_grad_(meta["grad"])
+        return self._leaf(tensor) if meta["grad"] else tensor
 
     def _leaf(self, tensor: Tensor) -> Tensor:
         self.leaves.append(tensor)
@@ -247,6 +276,8 @@ class Arrived:
 
     def _described(self, thing: Any) -> Any:
         """Equal for the same thing as long as nothing of it has changed that would be told."""
+        if isinstance(thing, DataLoader):
+            return None  # the student's code goes through it; nothing of it is looked at afterwards
         if isinstance(thing, Optimizer):
             groups = [
                 {k: v if isinstance(v, PLAIN) else id(v) for k, v in group.items() if k != "params"}

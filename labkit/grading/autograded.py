@@ -19,7 +19,7 @@ from nbgrader.utils import parse_utc
 
 from labkit.check.engine import Outcome
 from labkit.checkpoints import write_atomically
-from labkit.grading.outputs import Output, safe_attachments, safe_outputs, stream
+from labkit.grading.outputs import Output, safe_attachments, safe_markdown, safe_outputs, stream
 from labkit.grading.repair import EXPERIMENT, grade_id_of
 from labkit.grading.verdicts import Graded, Verdict
 
@@ -66,10 +66,13 @@ def autograded(
     ran = 0
     for cell in nb.cells:
         name = grade_id_of(cell)
+        known = source.cells.get(name or "")
         if name is None:
             _tidy_own(cell)
-        elif name in source.cells:  # else the source marks it without saying that it is anything
-            _restore(cell, source.cells[name])
+        elif known is not None:  # else the source marks it without saying that it is anything
+            _restore(cell, known)
+        if cell.cell_type != "code" and not (known is not None and known.locked):
+            cell.source = safe_markdown(cell.source)
         if "attachments" in cell:
             cell.attachments = nbformat.from_dict(safe_attachments(cell.attachments))
         if cell.cell_type == "code":

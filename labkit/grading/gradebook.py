@@ -190,7 +190,6 @@ class GradebookWriter:
         notebook.late_submission_penalty = None
         if late <= 0:
             return
-        self._gradebook.db.flush()
         self._gradebook.db.refresh(notebook)  # its score is a sum that the database makes
         penalty = self._late.plugin_inst.late_submission_penalty(student, notebook.score, late)
         if penalty is not None:

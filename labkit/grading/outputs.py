@@ -1,4 +1,4 @@
-"""What a cell printed and drew, made safe to show: plain text and pictures, and not too much of either.
+"""What students' cells say and draw, made safe to show: plain text and pictures, not too much of either.
 
 A notebook's outputs are the student's to write, and the instructor opens them in a browser that is logged
 in to the grading server. HTML, JavaScript, SVG and widgets could act there in the instructor's name, so
@@ -30,6 +30,7 @@ NO_TEXT = "[an output that is neither text nor a picture was left out]"
 # Everything below a blank that is no white space; backspace and escape, for progress bars and colours, stay.
 _CONTROL = re.compile(r"[\x00-\x07\x0b\x0c\x0e-\x1a\x1c-\x1f\x7f-\x9f]")
 _ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b\n]*(?:\x07|\x1b\\)?|[@-Z\\^_])|\x1b")
+_TAG = re.compile(r"<(?=[A-Za-z/!?])")
 # MathJax takes these as leave to link somewhere or to restyle the page around the formula
 _LATEX_ACTS = re.compile(r"\\(?:href|url|require|style|class|cssId|html|unicode|includegraphics|def)", re.I)
 
@@ -81,6 +82,14 @@ def safe_text(value: object) -> str:
         return ""
     # half of a surrogate pair cannot be written as UTF-8
     return _CONTROL.sub("", value.encode("utf-8", "replace").decode("utf-8"))
+
+
+def safe_markdown(text: str) -> str:
+    """Markdown whose HTML tags are text: a blank without width after `<` shows them instead of obeying them.
+
+    nbgrader's formgrader would otherwise take a script in an answer for a part of its own page.
+    """
+    return _TAG.sub("<\u200b", safe_text(text))
 
 
 def plain_text(text: str) -> str:

@@ -65,6 +65,7 @@ class Calls:
     ) -> None:
         self._channel, self._deadline = channel, deadline
         self._reference, self._on_trouble, self._why_gone = reference, on_trouble, why_gone
+        self._identities = arguments.Identities()
         self._number = 0
 
     def names(self, wanted: list[str]) -> dict[str, Any]:
@@ -86,7 +87,7 @@ class Calls:
         """Call the student's `path`; raises what it raised, or Lost."""
         self._number += 1
         number = self._number
-        header, buffers, table = arguments.pack((args, kwargs), self._own)
+        header, buffers, table = arguments.pack((args, kwargs), self._own, self._identities)
         storages = arguments.storage_bytes(header, table)
         question = header | {"op": "call", "path": path, "call": number}
         leaves = [t for t in table.tensors if t.requires_grad]

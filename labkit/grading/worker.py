@@ -86,6 +86,7 @@ class _Calls:
         self._channel, self._names = channel, names
         self._graphs: dict[int, tuple[list[Tensor], list[Tensor]]] = {}
         self._arrived: arguments.Arrived | None = None
+        self._seen: arguments.Seen = {}
 
     def serve(self) -> None:
         seed = 42
@@ -130,7 +131,7 @@ class _Calls:
         return thing
 
     def _call(self, header: dict[str, Any], buffers: list[bytearray]) -> tuple[dict[str, Any], Encoder]:
-        arrived = self._arrived = arguments.Arrived(header, buffers, self._own)
+        arrived = self._arrived = arguments.Arrived(header, buffers, self._own, self._seen)
         raised = result = None
         try:
             function = self._own(header["path"])

@@ -1,0 +1,88 @@
+"""Grades many notebooks at once: here, one a core, or on a Dask cluster."""
+
+from __future__ import annotations
+
+import atexit
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from pathlib import Path
+from typing import TypeVar
+
+from labkit.errors import LabError
+from labkit.grading.engine import Engine
+from labkit.grading.verdicts import Graded, Job
+
+Key = TypeVar("Key")
+AHEAD = 4  # jobs that wait for each core: enough to keep it busy, few enough to stay small in memory
+
+
+def grade_here(
+    jobs: Iterable[tuple[Key, Job]], cores: int, hidden: list[Path], say: Callable[[str], object]
+) -> Iterator[tuple[Key, Graded]]:
+    """Each job's key and result, as they get done. Jobs are made as late as they are needed."""
+    with Engine(hidden) as engine, ThreadPoolExecutor(cores) as pool:
+        say(engine.level.sentence)
+        running: dict[Future[Graded], Key] = {}
+        waiting = iter(jobs)
+        more = True
+        while more or running:
+            while more and len(running) < cores * AHEAD:
+                key, job = next(waiting, (None, None))
+                more = job is not None
+                if job is not None:
+                    running[pool.submit(engine.grade, job)] = key  # type: ignore[assignment]
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                yield running.pop(future), future.result()
+
+
+def grade_on(
+    address: str, jobs: Iterable[tuple[Key, Job]], say: Callable[[str], object]
+) -> Iterator[tuple[Key, Graded]]:
+    """The same on the cluster whose scheduler is at `address`. A job whose worker dies is given to another."""
+    try:
+        from dask.distributed import Client, as_completed
+    except ImportError:
+        raise LabError("--on needs dask: pip install 'labkit[cluster]', here and on the workers.") from None
+    try:
+        client = Client(address, timeout="10s")
+    except (OSError, TimeoutError, ValueError) as error:
+        raise LabError(
+            f"no Dask scheduler answers at {address} ({error}).\n"
+            "Start one with `dask scheduler`, and `dask worker ADDRESS --nthreads 1` on each machine."
+        ) from None
+    with client:
+        ahead = AHEAD * max(1, sum(client.nthreads().values()))
+        waiting = iter(jobs)
+        keys: dict[str, Key] = {}
+        done = as_completed()
+
+        def submit() -> None:
+            for key, job in waiting:
+                future = client.submit(_grade_there, job, pure=False, retries=2)
+                keys[future.key] = key
+                done.add(future)
+                return
+
+        for _ in range(ahead):
+            submit()
+        said = False
+        for future in done:
+            level, graded = future.result()
+            if not said:
+                say(f"{level} (on the cluster)")
+                said = True
+            yield keys.pop(future.key), graded
+            submit()
+
+
+_engine: Engine | None = None
+
+
+def _grade_there(job: Job) -> tuple[str, Graded]:
+    """In a worker of the cluster: one engine for as long as the worker lives."""
+    global _engine
+    if _engine is None:
+        _engine = Engine([]).__enter__()
+        atexit.register(_engine.__exit__, None, None, None)
+    return _engine.level.sentence, _engine.grade(job)
+

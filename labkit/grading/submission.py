@@ -1,0 +1,116 @@
+"""What a student handed in -> notebooks on the release's own cells, ready to be graded, and jobs for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import nbformat
+from nbformat import NotebookNode
+
+from labkit.grading.intake import take_in
+from labkit.grading.reading import Unreadable, read_notebook
+from labkit.grading.repair import EXPERIMENT, defined_names, grade_id_of, repair
+from labkit.grading.verdicts import Cell, CellKind, Job
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """The instructor's notebooks by name: as released, and the source with solutions and hidden tests."""
+
+    released: Mapping[str, NotebookNode]
+    source: Mapping[str, NotebookNode]
+
+    @staticmethod
+    def read(released: Path, source: Path) -> Assignment:
+        """From two folders of notebooks."""
+        return Assignment(_notebooks(released), _notebooks(source))
+
+    def texts(self) -> dict[str, str]:
+        """The source notebooks as JSON."""
+        return {name: nbformat.writes(nb) for name, nb in self.source.items()}
+
+
+@dataclass
+class Submission:
+    """A student's notebooks as grading sees them.
+
+    notebooks: mended, by name. notes: what was mended, a phrase each, by notebook; general: about its files.
+    not_graded: notebooks that cannot be read, and why. missing: those that are not there.
+    """
+
+    student: str
+    notebooks: dict[str, NotebookNode] = field(default_factory=dict)
+    notes: dict[str, list[str]] = field(default_factory=dict)
+    general: list[str] = field(default_factory=list)
+    not_graded: dict[str, str] = field(default_factory=dict)
+    missing: list[str] = field(default_factory=list)
+
+    def lines(self) -> list[str]:
+        """Everything that the instructor should know of it, a line each."""
+        return [
+            *self.general,
+            *(f"missing {name}" for name in self.missing),
+            *(f"{name}: {note}" for name, notes in self.notes.items() for note in notes),
+            *(f"{name}: not graded: {why}" for name, why in self.not_graded.items()),
+        ]
+
+
+def read_submission(student: str, folder: Path, released: Mapping[str, NotebookNode]) -> Submission:
+    """Find, read and mend everything under `folder`."""
+    intake = take_in(folder, released)
+    result = Submission(student, general=list(intake.general))
+    for name, known in released.items():
+        if name not in intake.files:
+            result.missing.append(name)
+            continue
+        result.notes[name] = list(intake.notes[name])
+        try:
+            nb, reading = read_notebook(intake.files[name].data)
+        except Unreadable as why:
+            result.not_graded[name] = str(why)
+            continue
+        mended = repair(nb, known)
+        result.notes[name] += [*reading, *mended.notes]
+        result.notebooks[name] = mended.notebook
+    return result
+
+
+def job_of(name: str, submission: Submission, assignment: Assignment, reference: dict[str, str]) -> Job:
+    """The job of grading one notebook of a submission. reference: `assignment.texts()`."""
+    trusted = {
+        grade_id: cell for cell in assignment.source[name].cells if (grade_id := grade_id_of(cell)) is not None
+    }
+    cells = []
+    for cell in submission.notebooks[name].cells:
+        if cell.cell_type == "code" and EXPERIMENT not in (cell.metadata.get("tags") or []):
+            cells.append(_cell(cell, trusted))
+    names = [
+        one
+        for cell in trusted.values()
+        if cell.cell_type == "code" and _kind(cell) == "answer"
+        for one in sorted(defined_names(cell.source))
+    ]
+    siblings = {other: nbformat.writes(nb) for other, nb in submission.notebooks.items() if other < name}
+    return Job(name, tuple(cells), tuple(names), siblings, reference)
+
+
+def _cell(cell: NotebookNode, trusted: Mapping[str, NotebookNode]) -> Cell:
+    grade_id = grade_id_of(cell)
+    known = trusted.get(grade_id) if grade_id is not None else None
+    if known is None:
+        # the Colab cell is the release's own, and does nothing here
+        return Cell(cell.id, "own", cell.source)
+    kind = _kind(known)
+    text = cell.source if kind == "answer" else known.source
+    return Cell(cell.id, kind, text, grade_id, float(known.metadata["nbgrader"].get("points") or 0.0))
+
+
+def _kind(cell: NotebookNode) -> CellKind:
+    marks = cell.metadata["nbgrader"]
+    return "answer" if marks.get("solution") else "test" if marks.get("grade") else "setup"
+
+
+def _notebooks(folder: Path) -> dict[str, NotebookNode]:
+    return {path.stem: nbformat.read(path, 4) for path in sorted(folder.glob("*.ipynb"))}
