@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import io
 import pickle
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,16 +39,19 @@ class Table:
     def signs(self) -> Callable[[Any], list[Any] | None]:
         """Gives the sign of an object of the table: ["T", 3]."""
         signs: dict[int, list[Any]] = {}
-        for tag, things in (("T", self.tensors), ("A", self.arrays), ("O", self.objects)):
+        for tag, things in self._by_tag().items():
             signs |= {id(thing): [tag, number] for number, thing in enumerate(things)}
         return lambda value: signs.get(id(value))
 
     def thing(self, tag: str, number: int) -> Any:
         """The object with that sign. Raises Malformed if there is none."""
-        things: Sequence[Any] = {"T": self.tensors, "A": self.arrays, "O": self.objects}.get(tag, ())
+        things = self._by_tag().get(tag, ())
         if not 0 <= number < len(things):
             raise Malformed(f"nothing is called {tag[:20]} {number}")
         return things[number]
+
+    def _by_tag(self) -> dict[str, Sequence[Any]]:
+        return {"T": self.tensors, "A": self.arrays, "O": self.objects}
 
 
 # ---- the trusted side: sending
@@ -64,7 +67,7 @@ class _Packer(pickle.Pickler):
 
     def persistent_id(self, obj: Any) -> Any:
         if isinstance(obj, Tensor):
-            return "T", self.number(obj)
+            return ("T", self.number(obj))
         if type(obj) is np.ndarray and not obj.dtype.hasobject:
             return "A", self._numbered(obj, self._table.arrays)
         if (name := self._own(obj)) is not None:
@@ -74,8 +77,8 @@ class _Packer(pickle.Pickler):
     def reducer_override(self, obj: Any) -> Any:
         if not isinstance(obj, nn.Module | Optimizer | DataLoader):
             return NotImplemented
-        _, arguments, state, *_ = obj.__reduce_ex__(4)
-        return _made, (self._numbered(obj, self._table.objects), arguments[0]), state
+        reduced: Any = obj.__reduce_ex__(4)  # (make a new one, (its class,), its state, ...)
+        return _made, (self._numbered(obj, self._table.objects), reduced[1][0]), reduced[2]
 
     def number(self, tensor: Tensor) -> int:
         known = id(tensor) in self._numbers
@@ -162,15 +165,14 @@ class _Unpacker(pickle.Unpickler):
         self._identities, self._seen = identities, seen
 
     def persistent_load(self, sign: Any) -> Any:
-        kind, which = sign
-        return self._own(which) if kind == "own" else self._table.thing(kind, which)
+        return self._own(sign[1]) if sign[0] == "own" else self._table.thing(*sign)
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) == (_made.__module__, _made.__name__):
             return self._make
         return super().find_class(module, name)
 
-    def _make(self, number: int, kind: type) -> Any:
+    def _make(self, number: int, kind: Any) -> Any:
         assert number == len(self._table.objects)
         # an object that was here before keeps what the student's code has hung onto it
         made = self._seen.setdefault(self._identities[number], kind.__new__(kind))
@@ -191,7 +193,7 @@ class Arrived:
         self._storages = {
             meta["storage"]: torch.frombuffer(buffers[meta["storage"]], dtype=torch.uint8).untyped_storage()
             if buffers[meta["storage"]]
-            else torch.UntypedStorage(0)
+            else torch.empty(0).untyped_storage()
             for meta in header["tensors"]
         }
         for meta in header["tensors"]:
@@ -200,8 +202,7 @@ class Arrived:
             if meta["has"] is not None:
                 tensor.grad = self.table.tensors[meta["has"]]
         for number, dtype, shape in header["arrays"]:
-            array = np.frombuffer(buffers[number], np.dtype(dtype)).reshape(shape)
-            self.table.arrays.append(array)
+            self.table.arrays.append(np.frombuffer(buffers[number], np.dtype(dtype)).reshape(shape))
         self._array_places = [number for number, *_ in header["arrays"]]
         self.value = _Unpacker(bytes(buffers[0]), self.table, own, header["objects"], seen).load()
         self.settle()
@@ -290,7 +291,9 @@ class Arrived:
             ]
             return groups, state
         members = {name: {k: id(v) for k, v in getattr(thing, name).items()} for name in MEMBERS}
-        return members | {k: v if isinstance(v, PLAIN) else id(v) for k, v in vars(thing).items() if k not in members}
+        return members | {
+            k: v if isinstance(v, PLAIN) else id(v) for k, v in vars(thing).items() if k not in members
+        }
 
 
 def _told(thing: Any, encoder: Encoder) -> Any:
@@ -312,7 +315,7 @@ def _told(thing: Any, encoder: Encoder) -> Any:
 # ---- the trusted side again: taking over what has changed
 
 
-def apply(changed: Any, table: Table, storages: Sequence[Tensor], buffers: Sequence[bytearray]) -> None:
+def apply(changed: Any, table: Table, storages: Mapping[int, Tensor], buffers: Sequence[bytearray]) -> None:
     """Bring the originals up to date. storages: their bytes by number, as `storage_bytes` gives them.
 
     Raises Malformed, possibly with a part already applied: the call has then failed anyway.
@@ -381,4 +384,4 @@ def _apply_optimizer(optimizer: Optimizer, told: Any) -> None:
 
 def _bytes(storage: torch.UntypedStorage) -> Tensor:
     """The storage as a tensor of bytes that shares its memory."""
-    return torch.empty(0, dtype=torch.uint8).set_(storage, 0, (storage.nbytes(),))
+    return torch.empty(0, dtype=torch.uint8).set_(storage, 0, (storage.nbytes(),))  # type: ignore[call-overload]

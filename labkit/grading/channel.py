@@ -23,15 +23,15 @@ class ChannelError(Exception):
     """Nothing more can be had from the other side."""
 
 
-class Gone(ChannelError):
+class Gone(ChannelError):  # noqa: N818 (these three say what is the case)
     """The other side has closed, or died."""
 
 
-class TimedOut(ChannelError):
+class TimedOut(ChannelError):  # noqa: N818
     """Nothing came in time."""
 
 
-class Malformed(ChannelError):
+class Malformed(ChannelError):  # noqa: N818
     """What came is no message."""
 
 

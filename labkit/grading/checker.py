@@ -31,9 +31,14 @@ from labkit.grading.sandbox import Limits
 from labkit.grading.verdicts import Cell, Graded, Job, Verdict, VerdictKind
 
 MOST_STARTS = 12  # of one notebook: each lost cell is one
-SAID = {"memory": ("out of memory", "it used more memory than there is"), -9: ("crashed", "its process was killed"),
-        -11: ("crashed", "its process crashed (segmentation fault)"),
-        -24: ("timeout", "it used up its processor time"), -25: ("crashed", "it wrote a file that is too large")}  # fmt: skip
+# how a process ended (as the keeper says it) -> (kind of verdict, sentence)
+SAID: dict[object, tuple[VerdictKind, str]] = {
+    "memory": ("out of memory", "it used more memory than there is"),
+    -9: ("crashed", "its process was killed"),
+    -11: ("crashed", "its process crashed (segmentation fault)"),
+    -24: ("timeout", "it used up its processor time"),
+    -25: ("crashed", "it wrote a file that is too large"),
+}
 
 
 def answer(connection: Connection) -> None:
@@ -110,7 +115,7 @@ class Checker:
             number = 0
             for cell in self._job.cells:
                 if cell.kind == "setup":
-                    _, printed = _executed(cell.source, namespace, cell.id)
+                    _executed(cell.source, namespace, cell.id)
                 elif cell.kind == "test":
                     student = student or self._ready(first=False)
                     verdict = self._verdict(cell, student, number, namespace)
@@ -137,7 +142,7 @@ class Checker:
     # ---- the student's cells
 
     def _ready(self, first: bool) -> Student | None:
-        """A student's process in which every cell has run that can, with a snapshot for each test; or None."""
+        """A student's process in which every cell has run that can, with its snapshots; or None."""
         while self._starts < MOST_STARTS:
             self._starts += 1
             student = self._start()
@@ -227,9 +232,7 @@ class Checker:
             engine.observer = None
         return self._scored(cell, value, _outcomes(reports), printed.getvalue())
 
-    def _scored(
-        self, cell: Cell, value: Any, checks: tuple[engine.Outcome, ...], printed: str
-    ) -> Verdict:
+    def _scored(self, cell: Cell, value: Any, checks: tuple[engine.Outcome, ...], printed: str) -> Verdict:
         number = isinstance(value, int | float) and not isinstance(value, bool)
         if not number or not 0 <= value <= cell.points:
             sentence = f"This test cell ended without a number of points from 0 to {cell.points:g}."
@@ -254,12 +257,19 @@ def _executed(source: str, namespace: dict[str, Any], cell_id: str) -> tuple[Any
     file = f"<test {cell_id}>"
     linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
     module = ast.parse(source)
-    last = module.body.pop() if module.body and isinstance(module.body[-1], ast.Expr) else None
+    last = module.body[-1] if module.body else None
+    shown = ast.Expression(last.value) if isinstance(last, ast.Expr) else None
+    if shown is not None:
+        module.body.pop()
     printed = io.StringIO()
-    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():
+    with (
+        contextlib.redirect_stdout(printed),
+        contextlib.redirect_stderr(io.StringIO()),
+        warnings.catch_warnings(),
+    ):
         warnings.simplefilter("ignore")
         exec(compile(module, file, "exec"), namespace)  # noqa: S102 (the instructor's own cell)
-        value = eval(compile(ast.Expression(last.value), file, "eval"), namespace) if last else None  # noqa: S307
+        value = eval(compile(shown, file, "eval"), namespace) if shown else None  # noqa: S307
     return value, printed.getvalue()
 
 
@@ -294,7 +304,10 @@ def _output(verdict: Verdict) -> list[dict[str, Any]]:
     if verdict.sentence:
         return [*outputs, _error(verdict.kind, verdict.sentence)]
     data = {"text/plain": repr(verdict.points)}
-    return [*outputs, {"output_type": "execute_result", "execution_count": None, "data": data, "metadata": {}}]
+    return [
+        *outputs,
+        {"output_type": "execute_result", "execution_count": None, "data": data, "metadata": {}},
+    ]
 
 
 def _error(kind: str, sentence: str) -> dict[str, Any]:

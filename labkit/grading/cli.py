@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from labkit.errors import LabError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from labkit.grading.grade import Options, Result
 
 Assignment = Annotated[str, typer.Argument(help="The assignment: a folder of source/.")]
 Course = Annotated[
@@ -18,6 +23,15 @@ Course = Annotated[
     ),
 ]
 Jobs = Annotated[int, typer.Option("--jobs", min=1, help="How many at a time.", show_default="one a core")]
+On = Annotated[
+    str | None,
+    typer.Option(
+        "--on",
+        metavar="ADDRESS",
+        help="Grade on the Dask cluster whose scheduler this is.",
+        show_default="here",
+    ),
+]
 CORES = os.cpu_count() or 1
 
 
@@ -26,6 +40,7 @@ def add_commands(app: typer.Typer) -> None:
     app.command()(release)
     app.command("collect")(collect_command)
     app.command()(grade)
+    app.command()(regrade)
     app.command()(report)
     app.command(hidden=True)(demo)
 
@@ -99,22 +114,47 @@ def grade(
     jobs: Jobs = CORES,
     course: Course = None,
     student: Annotated[str | None, typer.Option("--student", help="Grade this student only.")] = None,
+    notebook: Annotated[str | None, typer.Option("--notebook", help="Grade this notebook only.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Grade unchanged submissions again, too.")] = False,
+    on: On = None,
 ) -> None:
     """Grade what was handed in: submitted/<student>/<assignment>/*.ipynb. Grades and feedback pages."""
     from rich.console import Console
-    from rich.progress import Progress
 
-    from labkit.grading.grade import grade_class, submissions
+    from labkit.grading.grade import Options
     from labkit.grading.tables import print_class
 
     course = _course(course)
     console = Console(highlight=False)
-    with Progress(console=console, transient=True) as progress:
-        total = 1 if student else len(submissions(course, assignment))
-        bar = progress.add_task("grading", total=total)
-        results = grade_class(course, assignment, jobs, student, lambda name: progress.advance(bar), force)
+    results = _grade(console, course, assignment, Options(jobs, student, notebook, force, on))
     print_class(console, course, assignment, results)
+
+
+def regrade(
+    assignment: Assignment = "compression", jobs: Jobs = CORES, course: Course = None, on: On = None
+) -> None:
+    """After a test was mended: grade again what it concerns, and list whose points have moved."""
+    from rich.console import Console
+
+    from labkit.grading.grade import Options
+    from labkit.grading.tables import moved_table
+
+    console = Console(highlight=False)
+    results = _grade(console, _course(course), assignment, Options(jobs, cluster=on))
+    console.print(moved_table(results, assignment))
+
+
+def _grade(console: Console, course: Path, assignment: str, options: Options) -> list[Result]:
+    from rich.progress import Progress
+
+    from labkit.grading.grade import grade_class, submissions
+
+    with Progress(console=console, transient=True) as progress:
+        total = 1 if options.student else len(submissions(course, assignment))
+        bar = progress.add_task("grading", total=total)
+        return grade_class(
+            course, assignment, options, lambda name: progress.advance(bar), progress.console.print
+        )
 
 
 def report(assignment: Assignment = "compression", course: Course = None) -> None:

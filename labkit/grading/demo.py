@@ -19,7 +19,7 @@ from nbformat import NotebookNode
 from rich.console import Console
 
 from labkit.errors import LabError
-from labkit.grading.grade import grade_class
+from labkit.grading.grade import Options, grade_class
 from labkit.grading.reference import Run, run_notebooks
 from labkit.grading.release import release
 from labkit.grading.samples import make_class
@@ -46,12 +46,16 @@ def demo(course: Path, folder: Path, assignment: str = "compression", jobs: int 
         )
         pictures = sum(_save(run, folder) for run in runs)
     console.print(runs_table(runs))
-    with _step(console, "four students hand in; grading them with nbgrader"):
+    with _step(console, "four students hand in; grading them"):
         students = make_class(
             folder / "course", assignment, released[0].parent, {run.name: run.notebook for run in runs}
         )
         results = grade_class(
-            folder / "course", assignment, jobs, done=lambda name: console.print(f"  {name} is graded")
+            folder / "course",
+            assignment,
+            Options(jobs),
+            done=lambda name: console.print(f"  {name} is graded"),
+            say=console.print,
         )
     print_class(console, folder / "course", assignment, results)
     console.print(f"released notebooks  {shown(released[0].parent)}")

@@ -1,7 +1,7 @@
-"""Grades notebooks: two warm parents, one for students' code and one for the tests, and a copy of each a notebook.
+"""Grades notebooks: a warm parent for students' code, one for the tests, and a copy of each for a notebook.
 
-    with Engine(hidden=[course]) as engine:
-        graded = engine.grade(job)       # from as many threads as there are cores
+with Engine(hidden=[course]) as engine:
+    graded = engine.grade(job)       # from as many threads as there are cores
 """
 
 from __future__ import annotations
@@ -87,7 +87,11 @@ class Engine:
         if bubblewrap:
             command = sandbox.bubblewrap(command, readable)
         else:
-            environment |= {"HOME": str(empty), "IPYTHONDIR": str(empty / "ipython"), "MPLCONFIGDIR": str(empty)}
+            environment |= {
+                "HOME": str(empty),
+                "IPYTHONDIR": str(empty / "ipython"),
+                "MPLCONFIGDIR": str(empty),
+            }
         log = (self._folder / f"{kind}.log").open("wb")
         process = subprocess.Popen(
             command, cwd=empty, env=environment, pass_fds=[listener.fileno()],

@@ -46,7 +46,7 @@ def unshare(flags: int) -> None:
 
 
 def mount_tmpfs(target: Path, megabytes: int) -> None:
-    """A file system in memory over `target`, that cannot grow beyond this size; in our own mount namespace."""
+    """A file system in memory over `target`, of this size at most; in our own mount namespace."""
     libc = _libc()
     _check(libc.mount(b"none", b"/", None, _MS_REC_PRIVATE, None))
     options = f"size={megabytes}m,nr_inodes=20000,mode=0700".encode()

@@ -69,7 +69,7 @@ class Calls:
         self._number = 0
 
     def names(self, wanted: list[str]) -> dict[str, Any]:
-        """The student's names: callables as `Remote`, other values as they are; what is missing is left out."""
+        """The student's names: callables as `Remote`, other values as they are, none that is missing."""
         header, buffers = self._exchange({"op": "describe", "names": wanted}, [])
         found: dict[str, Any] = {}
         try:
@@ -103,7 +103,9 @@ class Calls:
             if "raised" in answer:
                 raise _exception(answer)
             outputs: list[tuple[int, Tensor]] = []
-            result = Decoder(received, table.thing, lambda n, t: _kept(outputs, n, t)).decode(answer["result"])
+            result = Decoder(received, table.thing, lambda n, t: _kept(outputs, n, t)).decode(
+                answer["result"]
+            )
         except (Malformed, LookupError, TypeError) as error:
             if getattr(error, "from_student", False):
                 raise
@@ -209,7 +211,7 @@ def _kept(outputs: list[tuple[int, Tensor]], number: int, tensor: Tensor) -> Ten
 
 
 def _exception(told: dict[str, Any]) -> BaseException:
-    """The exception that the student's code raised, as one of Python's own of the same name where there is one."""
+    """The exception that the student's code raised: Python's own of that name where there is one."""
     kinds, message, line = told["raised"], told.get("message", ""), told.get("line")
     if not isinstance(kinds, list) or not all(isinstance(kind, str) for kind in kinds) or not kinds:
         raise Malformed("an exception that is none")

@@ -24,7 +24,17 @@ import labkit
 from labkit.grading import kernel_calls
 
 NOBODY = 65534
-SYSTEM = ("/usr", "/lib", "/lib64", "/lib32", "/bin", "/sbin", "/etc/ld.so.cache", "/etc/fonts", "/etc/localtime")
+SYSTEM = (
+    "/usr",
+    "/lib",
+    "/lib64",
+    "/lib32",
+    "/bin",
+    "/sbin",
+    "/etc/ld.so.cache",
+    "/etc/fonts",
+    "/etc/localtime",
+)
 DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 NAMESPACES = (
     kernel_calls.NEWUSER | kernel_calls.NEWPID | kernel_calls.NEWNET
@@ -36,8 +46,8 @@ NAMESPACES = (
 class Limits:
     """What one student's notebook may use.
 
-    seconds: of processor time, and of waiting for one cell. memory: bytes beyond what the warm process has, of
-    one process and of all together. files: open at once. disk: bytes in its folder, and of one file.
+    memory: bytes beyond what the warm process has, of one process and of all together. processes: threads
+    too. files: open at once. disk: bytes in its folder, and of one file.
     """
 
     cell_seconds: float = 30.0
@@ -86,7 +96,9 @@ class Level:
         if not self.bubblewrap and sys.platform == "linux":
             lines.append("install bubblewrap (apt-get install bubblewrap, dnf install bubblewrap)")
         if not self.namespaces and sys.platform == "linux":
-            lines.append("allow user namespaces (sysctl user.max_user_namespaces, or Docker's --security-opt)")
+            lines.append(
+                "allow user namespaces (sysctl user.max_user_namespaces, or Docker's --security-opt)"
+            )
         if not self.landlock and sys.platform == "linux":
             lines.append("a kernel from 5.13 on, with landlock switched on")
         if sys.platform != "linux":
@@ -104,7 +116,7 @@ def level() -> Level:
 
 
 def readable_paths(hidden: Sequence[Path]) -> list[Path]:
-    """What Python and labkit need to read. No folder that holds one of `hidden`, or lies in one, is among them."""
+    """What Python and labkit need to read. No folder that holds one of `hidden` is among them."""
     package = Path(labkit.__file__).parent
     wanted = [Path(sys.prefix), Path(sys.base_prefix), Path(sys.exec_prefix), *map(Path, SYSTEM)]
     wanted += [Path(path) for path in sysconfig.get_paths().values()]
@@ -126,7 +138,9 @@ def readable_paths(hidden: Sequence[Path]) -> list[Path]:
 def bubblewrap(command: Sequence[str], readable: Sequence[Path]) -> list[str]:
     """`command` in a system where only these paths exist, read only, without network."""
     # as root it needs no user namespace of its own, and keeps the right to become nobody
-    identity = ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"] if os.geteuid() == 0 else ["--unshare-user"]
+    identity = (
+        ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"] if os.geteuid() == 0 else ["--unshare-user"]
+    )
     above = sorted({folder for path in readable for folder in path.parents if folder.name})
     binds = [word for folder in above for word in ("--perms", "0755", "--dir", str(folder))]
     binds += [word for path in readable for word in ("--ro-bind-try", str(path), str(path))]
@@ -148,13 +162,17 @@ def become_nobody() -> None:
 
 
 def enter_namespaces(folder: Path, limits: Limits) -> bool:
-    """New namespaces for this process's children, and a small disk of memory over `folder`; False if refused."""
+    """New namespaces for this process's children, a small disk over `folder`; False if refused."""
     user, group = os.geteuid(), os.getegid()
     try:
         kernel_calls.unshare(NAMESPACES)
     except (OSError, AttributeError):
         return False
-    for file, text in (("setgroups", "deny"), ("uid_map", f"{NOBODY} {user} 1"), ("gid_map", f"{NOBODY} {group} 1")):
+    for file, text in (
+        ("setgroups", "deny"),
+        ("uid_map", f"{NOBODY} {user} 1"),
+        ("gid_map", f"{NOBODY} {group} 1"),
+    ):
         with contextlib.suppress(OSError):
             Path(f"/proc/self/{file}").write_text(text)
     with contextlib.suppress(OSError):

@@ -8,7 +8,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import TypeVar
 
-from labkit.errors import LabError
+from labkit.cluster import connect
 from labkit.grading.engine import Engine
 from labkit.grading.verdicts import Graded, Job
 
@@ -38,19 +38,10 @@ def grade_here(
 def grade_on(
     address: str, jobs: Iterable[tuple[Key, Job]], say: Callable[[str], object]
 ) -> Iterator[tuple[Key, Graded]]:
-    """The same on the cluster whose scheduler is at `address`. A job whose worker dies is given to another."""
-    try:
-        from dask.distributed import Client, as_completed
-    except ImportError:
-        raise LabError("--on needs dask: pip install 'labkit[cluster]', here and on the workers.") from None
-    try:
-        client = Client(address, timeout="10s")
-    except (OSError, TimeoutError, ValueError) as error:
-        raise LabError(
-            f"no Dask scheduler answers at {address} ({error}).\n"
-            "Start one with `dask scheduler`, and `dask worker ADDRESS --nthreads 1` on each machine."
-        ) from None
-    with client:
+    """The same on the cluster of the scheduler at `address`; a job whose worker dies goes to another."""
+    with connect(address) as client:
+        from dask.distributed import as_completed
+
         ahead = AHEAD * max(1, sum(client.nthreads().values()))
         waiting = iter(jobs)
         keys: dict[str, Key] = {}
@@ -85,4 +76,3 @@ def _grade_there(job: Job) -> tuple[str, Graded]:
         _engine = Engine([]).__enter__()
         atexit.register(_engine.__exit__, None, None, None)
     return _engine.level.sentence, _engine.grade(job)
-

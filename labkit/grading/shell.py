@@ -27,7 +27,7 @@ class Shell:
         config.HistoryManager.enabled = False
         config.InteractiveShell.colors = "nocolor"
         self._shell = _Shell.instance(config=config)
-        self._shell.enable_matplotlib("inline")
+        self._shell.enable_matplotlib("inline")  # type: ignore[no-untyped-call]
         self._shell.events.trigger("pre_execute")
 
     @property
@@ -43,7 +43,7 @@ class Shell:
         before = sys.stdout, sys.stderr
         sys.stdout, sys.stderr = _Stream("stdout", outputs), _Stream("stderr", outputs)
         try:
-            self._shell.run_cell(source, store_history=True)
+            self._shell.run_cell(source, store_history=True)  # type: ignore[no-untyped-call]
         except BaseException as error:
             outputs.add(_error(type(error), error, []))
         finally:
@@ -88,7 +88,9 @@ class _Stream(io.TextIOBase):
 
 
 class _Display(DisplayPublisher):
-    def publish(self, data: Any, metadata: Any = None, **options: Any) -> None:
+    shell: Any
+
+    def publish(self, data: Any, metadata: Any = None, **options: Any) -> None:  # type: ignore[override]
         output = {"output_type": "display_data", "data": dict(data), "metadata": dict(metadata or {})}
         self.shell.outputs.add(output)
 
@@ -97,6 +99,8 @@ class _Display(DisplayPublisher):
 
 
 class _Result(DisplayHook):
+    shell: Any
+
     def write_output_prompt(self) -> None:
         pass
 

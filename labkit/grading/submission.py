@@ -80,7 +80,9 @@ def read_submission(student: str, folder: Path, released: Mapping[str, NotebookN
 def job_of(name: str, submission: Submission, assignment: Assignment, reference: dict[str, str]) -> Job:
     """The job of grading one notebook of a submission. reference: `assignment.texts()`."""
     trusted = {
-        grade_id: cell for cell in assignment.source[name].cells if (grade_id := grade_id_of(cell)) is not None
+        grade_id: cell
+        for cell in assignment.source[name].cells
+        if (grade_id := grade_id_of(cell)) is not None
     }
     cells = []
     for cell in submission.notebooks[name].cells:

@@ -40,10 +40,26 @@ def print_class(console: Console, course: Path, assignment: str, results: list[R
     for result in results:
         for note in result.notes:
             console.print(f"{result.student}: {note}")
+    if any(result.attempts for result in results):
+        console.print("worth a look (no points were taken for it):")
+        for result in results:
+            for attempt in result.attempts:
+                console.print(f"{result.student}: {attempt}")
     console.print(f"feedback pages      {shown(course)}/feedback/<student>/{assignment}/*.html")
     console.print(f"gradebook           {shown(course)}/gradebook.db")
     console.print(f"tables              {shown(course)}/exports/{assignment}/*.csv")
-    console.print(f"logs                {shown(course)}/logs/<student>.log")
+
+
+def moved_table(results: list[Result], assignment: str) -> Table:
+    """Whose points by code are others than before."""
+    moved = [result for result in results if result.moved]
+    table = Table(title=f"{assignment}: {len(moved)} of {len(results)} scores moved", box=box.SIMPLE)
+    for heading in ("student", "before", "now", "by"):
+        table.add_column(heading, justify="left" if heading == "student" else "right")
+    for result in moved:
+        before = result.before or 0.0
+        table.add_row(result.student, f"{before:g}", f"{result.got:g}", f"{result.got - before:+g}")
+    return table
 
 
 def runs_table(runs: list[Run]) -> Table:

@@ -1,60 +1,82 @@
 """What was graded before and would come out the same: it is not graded again.
 
-A submission's fingerprint covers its files, the source notebooks and labkit's own code. `graded.json` in
-the course folder holds it for each student, with what was said then; it is written after each student, so
-that an interrupted run goes on where it was.
+A notebook's fingerprint covers the student's files, the source notebook and labkit's own code.
+`graded/<assignment>/<student>.json` in the course folder holds it, with what was said of that grading; it
+is written after each student, so that an interrupted run goes on where it was.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import labkit
 from labkit.checkpoints import write_atomically
-from labkit.grading.one_student import Report
-
-FILE = "graded.json"
 
 
-class Graded:
-    """The reports of an assignment's students, as long as nothing changed."""
+@dataclass
+class Record:
+    """What is known of a student's grading.
 
-    def __init__(self, course: Path, assignment: str) -> None:
-        self._path = course / FILE
-        self._course, self._assignment = course, assignment
-        self._common = _digest(course / "source" / assignment, "*.ipynb", _code())
-        self._known: dict[str, dict[str, Any]] = self._read().get(assignment, {})
+    fingerprints: of each notebook as it was graded. notes, attempts: a phrase each, by notebook; general:
+    about the files. not_graded: why a notebook could not be read. by_hand: what humans had given when the
+    feedback pages were written.
+    """
 
-    def report(self, student: str) -> Report | None:
-        """What was said of this very submission, or None if it has to be graded."""
-        known = self._known.get(student)
-        if known is None or known["fingerprint"] != self._fingerprint(student):
-            return None
-        return Report(**known["report"])
+    fingerprints: dict[str, str] = field(default_factory=dict)
+    notes: dict[str, list[str]] = field(default_factory=dict)
+    attempts: dict[str, list[str]] = field(default_factory=dict)
+    not_graded: dict[str, str] = field(default_factory=dict)
+    general: list[str] = field(default_factory=list)
+    by_hand: str = ""
 
-    def keep(self, student: str, report: Report) -> None:
-        """Remember a report; one of a grading that broke off is forgotten, so that it is tried again."""
-        if report.complete:
-            entry = {"fingerprint": self._fingerprint(student), "report": asdict(report)}
-            self._known[student] = entry
-        else:
-            self._known.pop(student, None)
-        text = json.dumps(self._read() | {self._assignment: self._known}, indent=1, sort_keys=True) + "\n"
-        write_atomically(self._path, lambda part: part.write_text(text, encoding="utf-8"))
+    def lines(self) -> list[str]:
+        """Everything that the instructor should know, a line each."""
+        return [
+            *self.general,
+            *(f"{name}: {note}" for name, notes in sorted(self.notes.items()) for note in notes),
+            *(f"{name}: not graded: {why}" for name, why in sorted(self.not_graded.items())),
+        ]
 
-    def _fingerprint(self, student: str) -> str:
-        return _digest(self._course / "submitted" / student / self._assignment, "*", self._common)
+    def suspicions(self) -> list[str]:
+        """What looked like an attempt to fool the grader, a line each."""
+        return [f"{name}: {what}" for name, found in sorted(self.attempts.items()) for what in found]
 
-    def _read(self) -> dict[str, Any]:
+
+class Records:
+    """The records of an assignment's students."""
+
+    def __init__(self, course: Path, assignment: str, notebooks: Iterable[str]) -> None:
+        self._folder = course / "graded" / assignment
+        self._submitted, self._assignment = course / "submitted", assignment
+        code = _digest(Path(labkit.__file__).parent, "*.py", labkit.__version__)
+        source = course / "source" / assignment
+        self._common = {name: _digest(source, f"{name}.ipynb", code) for name in notebooks}
+
+    def fingerprints(self, student: str) -> dict[str, str]:
+        """Of each notebook, as it would be graded now."""
+        files = _digest(self._submitted / student / self._assignment, "*", "")
+        return {
+            name: hashlib.sha256(f"{common} {files}".encode()).hexdigest()
+            for name, common in self._common.items()
+        }
+
+    def read(self, student: str) -> Record:
+        """An empty record if there is none that can be read: then everything is graded."""
         try:
-            content = json.loads(self._path.read_text(encoding="utf-8"))
-            return content if isinstance(content, dict) else {}
-        except (OSError, ValueError):
-            return {}  # then everything is graded once more
+            return Record(**json.loads(self._path(student).read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
+            return Record()
+
+    def write(self, student: str, record: Record) -> None:
+        text = json.dumps(asdict(record), indent=1, sort_keys=True) + "\n"
+        write_atomically(self._path(student), lambda part: part.write_text(text, encoding="utf-8"))
+
+    def _path(self, student: str) -> Path:
+        return self._folder / f"{student}.json"
 
 
 def _digest(folder: Path, pattern: str, start: str) -> str:
@@ -65,7 +87,3 @@ def _digest(folder: Path, pattern: str, start: str) -> str:
             digest.update(f"\n{path.relative_to(folder).as_posix()}\n".encode())
             digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
-
-
-def _code() -> str:
-    return _digest(Path(labkit.__file__).parent, "*.py", labkit.__version__)

@@ -44,7 +44,8 @@ class _Notebook:
         self._control, self._tests = control, tests
         self._shell = Shell()
         siblings.reference = _Reference
-        torch.set_num_threads = lambda number: None  # threads would not live on in a snapshot
+        # threads would not live on in a snapshot
+        torch.set_num_threads = lambda number: None  # type: ignore[assignment]
 
     def serve(self) -> None:
         while True:
@@ -149,9 +150,7 @@ class _Calls:
                 self._graphs.pop(next(iter(self._graphs)))
         return answer, encoder
 
-    def _backward(
-        self, header: dict[str, Any], buffers: list[bytearray], encoder: Encoder
-    ) -> dict[str, Any]:
+    def _backward(self, header: dict[str, Any], buffers: list[bytearray], encoder: Encoder) -> dict[str, Any]:
         outputs, leaves = self._graphs[header["call"]]
         gradients = [Decoder(buffers).decode(tree) for tree in header["gradients"]]
         flowing = [(o, g) for o, g in zip(outputs, gradients, strict=True) if g is not None]
@@ -216,4 +215,3 @@ def _raised(error: BaseException) -> dict[str, Any]:
     except Exception:
         message = ""
     return {"raised": kinds[:20], "message": message, "line": line}
-

@@ -66,7 +66,7 @@ def _reap(*_: Any) -> None:
 
 
 def warm_up(kind: str) -> None:
-    """The first of everything, so that no copy pays for it. No gradient: an autograd thread would not be copied."""
+    """The first of everything, so that no copy pays for it. No gradient: its thread would not be copied."""
     torch.set_num_threads(1)
     if kind == "students":
         Shell()

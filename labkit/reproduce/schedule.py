@@ -9,6 +9,7 @@ from typing import Any
 
 from platformdirs import user_cache_path
 
+from labkit.cluster import connect
 from labkit.errors import LabError
 from labkit.reproduce.experiments import EXPERIMENTS, Experiment, Finetuning
 from labkit.reproduce.jobs import Job, Outcome, Series, run
@@ -63,19 +64,10 @@ def run_on(address: str, series: Series, jobs: Sequence[Job], records: Records, 
     A job whose worker dies is given to another; one that fails is treated as in `run_here`. Raises
     LabError if the scheduler cannot be reached.
     """
-    try:
-        from dask.distributed import Client, as_completed
-    except ImportError:
-        raise LabError("--on needs dask: pip install 'labkit[cluster]', here and on the workers.") from None
-    try:
-        client = Client(address, timeout="10s")
-    except (OSError, TimeoutError, ValueError) as error:
-        raise LabError(
-            f"no Dask scheduler answers at {address} ({error}).\n"
-            "Start one with `dask scheduler`, and `dask worker ADDRESS --nthreads 1` on each machine."
-        ) from None
     failed = Failures()
-    with client:
+    with connect(address) as client:
+        from dask.distributed import as_completed
+
         shared = client.scatter(series, broadcast=True)
         futures: dict[Job, Any] = {}
         for job in jobs:
