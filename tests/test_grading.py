@@ -16,7 +16,7 @@ pytest.importorskip("nbgrader")
 from labkit.cli import app
 from labkit.errors import LabError
 from labkit.grading import demo
-from labkit.grading.grade import Marks, Result, grade_class, submissions
+from labkit.grading.grade import Marks, Options, Result, grade_class, submissions
 from labkit.grading.hygiene import strip
 from labkit.grading.nbgrader_steps import PointsAreNumbers, ShortTracebacks
 from labkit.grading.reference import score
@@ -216,12 +216,12 @@ def test_the_table_of_a_whole_course_fits_80_columns() -> None:
 def test_grading_nobody_says_where_submissions_belong(course: Path) -> None:
     assert submissions(course, "compression") == []
     with pytest.raises(LabError, match="nobody has handed in"):
-        grade_class(course, "compression", jobs=1)
+        grade_class(course, "compression", Options(1))
 
 
 def test_grading_a_student_who_is_not_there(course: Path) -> None:
     with pytest.raises(LabError, match="zoe has handed in nothing"):
-        grade_class(course, "compression", jobs=1, student="zoe")
+        grade_class(course, "compression", Options(1, student="zoe"))
 
 
 def test_the_demo_does_not_empty_a_folder_that_is_not_its_own(course: Path, tmp_path: Path) -> None:

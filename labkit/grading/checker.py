@@ -226,6 +226,8 @@ class Checker:
             printed.write(text)
         except Lost as lost:
             return verdict(lost.kind, sentence=self._lost_sentence(lost), checks=_outcomes(reports))  # type: ignore[arg-type]
+        except AssertionError as error:
+            return verdict("failed", sentence=_first_line(error), checks=_outcomes(reports))
         except Exception as error:
             return verdict("error", sentence=_first_line(error), checks=_outcomes(reports))
         finally:
@@ -285,6 +287,8 @@ def _outcomes(reports: list[engine.Report]) -> tuple[engine.Outcome, ...]:
 
 def _first_line(error: Exception) -> str:
     text = str(error).strip().splitlines()
+    if isinstance(error, AssertionError) and text:
+        return text[0][:300]
     return f"{type(error).__name__}: {text[0][:300]}" if text else type(error).__name__
 
 

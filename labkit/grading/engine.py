@@ -41,6 +41,7 @@ class Engine:
 
     def __enter__(self) -> Engine:
         self._stack = contextlib.ExitStack()
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._folder = Path(tempfile.mkdtemp(prefix="labkit-engine-"))
         self._stack.callback(shutil.rmtree, self._folder, ignore_errors=True)
         readable = sandbox.readable_paths([*self._hidden, self._folder])
@@ -54,17 +55,20 @@ class Engine:
         self._stack.close()
 
     def grade(self, job: Job) -> Graded:
-        """Grade one notebook. Never raises for what a student's code does."""
-        end = socket.socket(socket.AF_UNIX)
-        end.connect(self._tests)
-        with Connection(end.detach()) as connection:
-            connection.send((self._students, job, self.limits))
+        """Grade one notebook. LabError if a warm parent is gone; never for what a student's code does."""
+        self._check_alive()
+        with socket.socket(socket.AF_UNIX) as end:
+            end.connect(self._tests)
+            connection = Connection(end.detach())
+        with connection:
             try:
+                connection.send((self._students, job, self.limits))
                 if connection.poll(SECONDS_FOR_NOTEBOOK):
                     graded: Graded = connection.recv()
                     return graded
                 why = "grading took too long"
-            except EOFError:
+            except (EOFError, OSError):
+                self._check_alive()
                 why = "grading broke off"
         verdicts = [
             Verdict(cell.grade_id or cell.id, "error", 0.0, cell.points, why)
@@ -92,16 +96,22 @@ class Engine:
                 "IPYTHONDIR": str(empty / "ipython"),
                 "MPLCONFIGDIR": str(empty),
             }
-        log = (self._folder / f"{kind}.log").open("wb")
-        process = subprocess.Popen(
-            command, cwd=empty, env=environment, pass_fds=[listener.fileno()],
-            stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-        )  # fmt: skip
+        with (self._folder / f"{kind}.log").open("wb") as log:
+            process = subprocess.Popen(
+                command, cwd=empty, env=environment, pass_fds=[listener.fileno()],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+            )  # fmt: skip
         listener.close()
         self._stack.callback(self._stop, process)
-        if process.poll() is not None:
-            raise LabError(f"the grader's {kind} process did not start")
+        self._processes[kind] = process
         return where
+
+    def _check_alive(self) -> None:
+        """Raise LabError, with the end of its log, if a warm parent is not there any more."""
+        for kind, process in self._processes.items():
+            if process.poll() is not None:
+                log = (self._folder / f"{kind}.log").read_text(errors="replace").strip()
+                raise LabError(f"the grader's process for {kind} ended:\n{log[-2000:]}")
 
     @staticmethod
     def _stop(process: subprocess.Popen[bytes]) -> None:
