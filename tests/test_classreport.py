@@ -9,10 +9,20 @@ from typer.testing import CliRunner
 
 pytest.importorskip("nbgrader")
 
+from labkit.check.engine import Outcome
 from labkit.cli import app
-from labkit.grading.classreport import HandedIn, check_figures, handed_in, histogram, likeness, render
+from labkit.grading.classreport import (
+    HandedIn,
+    check_figures,
+    histogram,
+    likeness,
+    render,
+    sentence_figures,
+    slowest,
+)
 from labkit.grading.exports import Check, Grades
 from labkit.grading.likeness import pieces, suspicious_pairs
+from labkit.grading.verdicts import Verdict
 from tests.conftest import REPOSITORY
 from tests.lab.harness import answers
 from tests.roundtrip.tiny_course import write_course
@@ -81,27 +91,48 @@ def test_the_histogram_counts_everybody_once() -> None:
 
 
 def test_the_page_names_everything_and_escapes_what_students_wrote() -> None:
-    class_ = [HandedIn("<b>eve</b>", {}, ["01: was handed in as <script>.ipynb"])]
+    class_ = [
+        HandedIn(
+            "<b>eve</b>",
+            notes=["01: was handed in as <script>.ipynb"],
+            attempts=["01: reads <script>"],
+        )
+    ]
     html = render("lab", [grades("<b>eve</b>", 1, None)], class_, [])
     assert "<script>" not in html and "<b>eve" not in html
     assert "was handed in as &lt;script&gt;.ipynb" in html
     assert "10 points of all students together still wait" in html
+    assert "reads &lt;script&gt;" in html
 
 
-def test_answers_are_compared_across_the_class(tmp_path: Path) -> None:
-    release = {path.stem: nbformat.read(path, 4) for path in RELEASE.glob("02*.ipynb")}
+def test_answers_are_compared_across_the_class() -> None:
+    (known,) = [nbformat.read(path, 4) for path in RELEASE.glob("02*.ipynb")]
     source = max(CLASS.values(), key=len)
-    for student, text in (("ada", source), ("ben", renamed(source)), ("cleo", min(CLASS.values(), key=len))):
-        nb = nbformat.from_dict(next(iter(release.values())))
-        for cell in nb.cells:
-            if cell.id == "finetune-after-prune":
-                cell.source = text
-        (tmp_path / student).mkdir()
-        nbformat.write(nb, tmp_path / student / "02_masked_finetuning.ipynb")
-    class_ = [handed_in(tmp_path / student, student, release) for student in ("ada", "ben", "cleo")]
-    (pair,) = likeness(class_, release)
+    key = "02_masked_finetuning", "finetune_after_prune"
+    texts = {"ada": source, "ben": renamed(source), "cleo": min(CLASS.values(), key=len)}
+    class_ = [HandedIn(student, {key: text}) for student, text in texts.items()]
+    (pair,) = likeness(class_, {"02_masked_finetuning": known})
     assert (pair.first, pair.second) == ("ada", "ben")
     assert pair.answer == "02_masked_finetuning: finetune_after_prune"
+
+
+def test_each_checks_pass_rate_and_the_slowest() -> None:
+    def one(student: str, *states: str, seconds: float = 0.0) -> HandedIn:
+        checks = tuple(Outcome(f"check {n}", state, 1.0) for n, state in enumerate(states))
+        verdicts = {"01": [Verdict("test_0", "partial", 1.0, 2.0, checks=checks)]}
+        return HandedIn(student, verdicts=verdicts, seconds={"01": seconds})
+
+    class_ = [
+        one("a", "passed", "failed", seconds=1),
+        one("b", "passed", "skipped", seconds=3),
+        one("c", "failed", "failed"),
+    ]
+    totals = [grades("a", 10, 10), grades("b", 10, 5), grades("c", 0, 1)]
+    never, first = sentence_figures(class_, totals)
+    assert (never.sentence, never.rate, never.tried, never.discrimination) == ("check 1", 0.0, 3, None)
+    assert first.rate == pytest.approx(2 / 3) and first.discrimination is not None
+    assert first.discrimination > 0.8
+    assert [entry[0] for entry in slowest(class_)] == ["b", "a", "c"]
 
 
 def test_the_command_says_what_comes_first(tmp_path: Path) -> None:

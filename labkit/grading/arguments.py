@@ -220,9 +220,9 @@ class Arrived:
         """What has changed since it came, in plain data. encoder: knows the signs of the table."""
         changed: dict[str, Any] = {"storages": [], "tensors": [], "arrays": [], "objects": []}
         for number, storage in self._storages.items():
-            now = _bytes(storage).numpy()
-            if not np.array_equal(now, np.frombuffer(self._bytes[number], np.uint8)):
-                changed["storages"].append([number, encoder.encode(now)])
+            content = _bytes(storage).numpy()
+            if not np.array_equal(content, np.frombuffer(self._bytes[number], np.uint8)):
+                changed["storages"].append([number, encoder.encode(content)])
         for number, tensor in enumerate(self.table.tensors):
             before, now = self._tensors[number], self._state(tensor)
             if before != now:

@@ -1,13 +1,13 @@
 """The instructor's page about a class: how the grades lie, which checks are hard, what had to be mended.
 
-Made from the gradebook and from what was handed in; nothing is run.
+Made from the gradebook, the autograded notebooks and the records of grading; nothing is run.
 """
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import nbformat
@@ -16,11 +16,12 @@ from nbformat import NotebookNode
 
 from labkit.checkpoints import write_atomically
 from labkit.errors import LabError
+from labkit.grading.autograded import read_autograded
 from labkit.grading.exports import Grades, read_grades
-from labkit.grading.intake import take_in
 from labkit.grading.likeness import Pair, suspicious_pairs
-from labkit.grading.reading import Unreadable, read_notebook
-from labkit.grading.repair import grade_id_of, repair
+from labkit.grading.repair import grade_id_of
+from labkit.grading.unchanged import Record, Records
+from labkit.grading.verdicts import Verdict
 
 BARS = 10  # of the histogram
 
@@ -45,12 +46,30 @@ class CheckFigures:
 
 
 @dataclass(frozen=True)
+class SentenceFigures:
+    """How a class did in one check of a graded cell: the share that passed, and discrimination as above."""
+
+    notebook: str
+    sentence: str
+    tried: int
+    rate: float
+    discrimination: float | None
+
+
+@dataclass(frozen=True)
 class HandedIn:
-    """A student's notebooks as grading sees them. answers: (notebook, grade_id) -> source."""
+    """A student's submission as it was graded.
+
+    answers: (notebook, grade_id) -> source. verdicts: by notebook. notes: what was mended or went wrong;
+    attempts: what looks like an attempt to fool the grader. seconds: by notebook.
+    """
 
     student: str
-    answers: Mapping[tuple[str, str], str]
-    notes: Sequence[str]
+    answers: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    verdicts: Mapping[str, Sequence[Verdict]] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+    attempts: Sequence[str] = ()
+    seconds: Mapping[str, float] = field(default_factory=dict)
 
 
 def write_report(course: Path, assignment: str) -> Path:
@@ -64,8 +83,9 @@ def write_report(course: Path, assignment: str) -> Path:
     }
     if not release:
         raise LabError(f"there is no {course / 'release' / assignment}: run `labkit release {assignment}`.")
+    records = Records(course, assignment, release)
     class_ = [
-        handed_in(course / "submitted" / one.student / assignment, one.student, release) for one in grades
+        handed_in(course, assignment, one.student, release, records.read(one.student)) for one in grades
     ]
     html = render(assignment, grades, class_, likeness(class_, release))
     path = course / "reports" / f"{assignment}.html"
@@ -73,25 +93,19 @@ def write_report(course: Path, assignment: str) -> Path:
     return path
 
 
-def handed_in(folder: Path, student: str, release: Mapping[str, NotebookNode]) -> HandedIn:
-    """What a student wrote, on the release's cells, and what had to be mended for it."""
-    intake = take_in(folder, release)
-    notes, answers = list(intake.general), {}
-    for name, known in release.items():
-        if name not in intake.files:
-            notes.append(f"{name}: missing")
+def handed_in(course: Path, assignment: str, student: str, names: Iterable[str], record: Record) -> HandedIn:
+    """What a student's autograded notebooks and record say."""
+    answers: dict[tuple[str, str], str] = {}
+    verdicts = {}
+    for name in names:
+        one = read_autograded(course, assignment, student, name)
+        if one is None or name in record.not_graded:
             continue
-        try:
-            nb, reading = read_notebook(intake.files[name].data)
-        except Unreadable as why:
-            notes.append(f"{name}: not graded: {why}")
-            continue
-        mended = repair(nb, known)
-        notes += [f"{name}: {note}" for note in [*intake.notes[name], *reading, *mended.notes]]
-        for cell in mended.notebook.cells:
+        verdicts[name] = list(one.verdicts.values())
+        for cell in one.notebook.cells:
             if (grade_id := grade_id_of(cell)) is not None and _is_code_answer(cell):
                 answers[name, grade_id] = cell.source
-    return HandedIn(student, answers, notes)
+    return HandedIn(student, answers, verdicts, record.lines(), record.suspicions(), record.seconds)
 
 
 def likeness(class_: Sequence[HandedIn], release: Mapping[str, NotebookNode]) -> list[Pair]:
@@ -133,6 +147,34 @@ def check_figures(grades: Sequence[Grades]) -> list[CheckFigures]:
     return sorted(figures, key=lambda one: (one.mean, one.notebook, one.name))
 
 
+def sentence_figures(class_: Sequence[HandedIn], grades: Sequence[Grades]) -> list[SentenceFigures]:
+    """Each check's pass rate, the hardest first. A check that was not reached counts as not passed."""
+    totals = {one.student: one.score for one in grades}
+    results: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    for one in class_:
+        for name, verdicts in one.verdicts.items():
+            for outcome in (outcome for verdict in verdicts for outcome in verdict.checks):
+                rest = totals.get(one.student, 0.0) - outcome.earned
+                results.setdefault((name, outcome.sentence), []).append((outcome.state == "passed", rest))
+    figures = [
+        SentenceFigures(
+            notebook,
+            sentence,
+            len(pairs),
+            statistics.mean(passed for passed, _ in pairs),
+            _correlation(pairs),
+        )
+        for (notebook, sentence), pairs in results.items()
+    ]
+    return sorted(figures, key=lambda one: (one.rate, one.notebook, one.sentence))
+
+
+def slowest(class_: Sequence[HandedIn], most: int = 10) -> list[tuple[str, str, float]]:
+    """(student, notebook, seconds), the slowest first."""
+    every = [(one.student, name, seconds) for one in class_ for name, seconds in one.seconds.items()]
+    return sorted(every, key=lambda entry: (-entry[2], entry[0], entry[1]))[:most]
+
+
 def histogram(grades: Sequence[Grades]) -> list[tuple[str, int]]:
     """(`70–80 %`, how many students) over the share of the points that are there."""
     counts = [0] * BARS
@@ -164,6 +206,9 @@ def render(
         median=statistics.median(totals),
         histogram=histogram(grades),
         checks=check_figures(grades),
+        sentences=sentence_figures(class_, grades),
+        slowest=slowest(class_),
+        suspicious=[one for one in class_ if one.attempts],
         mended=[one for one in class_ if one.notes],
         pairs=pairs,
     )

@@ -279,6 +279,7 @@ class _Run:
             for cell in job_of(name, submission, self._lab, self._reference).cells
             if cell.kind in ("answer", "own")
         }
+        record.seconds[name] = round(graded.seconds, 1)
         record.attempts[name] = [*graded.attempts, *attempts_in(sources)]
         if not graded.complete:
             record.fingerprints.pop(name)  # so that it is tried again

@@ -22,8 +22,8 @@ class Record:
     """What is known of a student's grading.
 
     fingerprints: of each notebook as it was graded. notes, attempts: a phrase each, by notebook; general:
-    about the files. not_graded: why a notebook could not be read. by_hand: what humans had given when the
-    feedback pages were written.
+    about the files. not_graded: why a notebook could not be read. seconds: how long a notebook took.
+    by_hand: what humans had given when the feedback pages were written.
     """
 
     fingerprints: dict[str, str] = field(default_factory=dict)
@@ -31,6 +31,7 @@ class Record:
     attempts: dict[str, list[str]] = field(default_factory=dict)
     not_graded: dict[str, str] = field(default_factory=dict)
     general: list[str] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
     by_hand: str = ""
 
     def lines(self) -> list[str]:

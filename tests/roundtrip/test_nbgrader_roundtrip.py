@@ -27,8 +27,8 @@ pytest.importorskip("nbgrader")
 from nbgrader.api import Gradebook
 
 from labkit.grading import schedule
-from labkit.grading.grade import Options, Result, grade_class
 from labkit.grading import verdicts as verdicts_module
+from labkit.grading.grade import Options, Result, grade_class
 from labkit.grading.gradebook import GradebookWriter
 from labkit.grading.release import release
 from labkit.grading.settings import course_directory
