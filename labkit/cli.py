@@ -155,6 +155,10 @@ def doctor() -> None:
     from labkit.doctor import examine
 
     findings = examine()
+    if find_spec("nbgrader") is not None:
+        from labkit.grading.sandbox import finding as isolation
+
+        findings.append(isolation())
     for finding in findings:
         typer.echo(f"{'ok  ' if finding.well else 'look'}  {finding.what}: {finding.found}")
         if finding.advice:

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import labkit
+from labkit.doctor import Finding
 from labkit.grading import kernel_calls
 
 NOBODY = 65534
@@ -75,7 +76,7 @@ class Level:
             *(["landlock"] if self.landlock else []),
             "limits",
         ]
-        return f"isolation: {', '.join(has)}{'; ' + self.open if self.open else ''}"
+        return f"{', '.join(has)}{'; ' + self.open if self.open else ''}"
 
     @property
     def open(self) -> str:
@@ -104,6 +105,13 @@ class Level:
         if sys.platform != "linux":
             lines.append("grade on Linux, or in a Linux container or virtual machine")
         return lines
+
+
+def finding() -> Finding:
+    """How far a student's code is held here, for `labkit doctor`."""
+    here = level()
+    advice = "; ".join(here.advice)
+    return Finding("isolation of students' code", here.sentence, not here.open, advice)
 
 
 def level() -> Level:

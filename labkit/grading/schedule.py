@@ -21,7 +21,7 @@ def grade_here(
 ) -> Iterator[tuple[Key, Graded]]:
     """Each job's key and result, as they get done. Jobs are made as late as they are needed."""
     with Engine(hidden) as engine, ThreadPoolExecutor(cores) as pool:
-        say(engine.level.sentence)
+        say(f"isolation: {engine.level.sentence}")
         running: dict[Future[Graded], Key] = {}
         waiting = iter(jobs)
         more = True
@@ -60,7 +60,7 @@ def grade_on(
         for future in done:
             level, graded = future.result()
             if not said:
-                say(f"{level} (on the cluster)")
+                say(f"isolation on the cluster: {level}")
                 said = True
             yield keys.pop(future.key), graded
             submit()
