@@ -18,6 +18,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
 
+import labkit
 from labkit.errors import LabError
 from labkit.grading import sandbox
 from labkit.grading.sandbox import Level, Limits
@@ -84,10 +85,11 @@ class Engine:
         listener.bind(where)
         listener.listen(128)
         command = [sys.executable, "-m", "labkit.grading.zygote", kind, str(listener.fileno())]
+        command += [word for word in ("namespaces", "landlock") if getattr(self.level, word)] + ["--"]
         command += [str(path) for path in readable]
         empty = self._folder / f"{kind}-empty"
         empty.mkdir()
-        environment = sandbox.environment()
+        environment = sandbox.environment() | {"PYTHONPATH": os.pathsep.join(_search_path())}
         if bubblewrap:
             command = sandbox.bubblewrap(command, readable)
         else:
@@ -123,6 +125,7 @@ class Engine:
             process.wait()
 
 
-def cores() -> int:
-    """How many notebooks to grade at a time."""
-    return os.cpu_count() or 1
+def _search_path() -> list[str]:
+    """Where a warm parent finds what this process has found: labkit, and the user's own PYTHONPATH."""
+    given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    return [str(Path(labkit.__file__).parents[1]), *(path for path in given if path)]

@@ -24,13 +24,13 @@ from pathlib import Path
 import psutil
 
 from labkit.grading import kernel_calls, sandbox
-from labkit.grading.sandbox import Limits
+from labkit.grading.sandbox import Level, Limits
 
 POLL_SECONDS = 0.1
 MOST_SOCKETS = 64
 
 
-def keep(connection: socket.socket, readable: Sequence[Path], limits: Limits) -> None:
+def keep(connection: socket.socket, level: Level, readable: Sequence[Path], limits: Limits) -> None:
     """Serve one notebook: its sockets come over `connection` (first the control, then one a test cell)."""
     message, descriptors, *_ = socket.recv_fds(connection, 4096, MOST_SOCKETS)
     if not message:
@@ -39,7 +39,7 @@ def keep(connection: socket.socket, readable: Sequence[Path], limits: Limits) ->
     sandbox.become_nobody()
     folder = Path(tempfile.mkdtemp(prefix="labkit-student-"))
     try:
-        own_processes = sandbox.enter_namespaces(folder, limits)
+        own_processes = level.namespaces and sandbox.enter_namespaces(folder, limits)
         with contextlib.suppress(OSError, AttributeError):
             kernel_calls.adopt_orphans()
         ours, theirs = os.pipe()
@@ -47,7 +47,7 @@ def keep(connection: socket.socket, readable: Sequence[Path], limits: Limits) ->
         if first == 0:
             connection.close()
             os.close(ours)
-            _first_process(descriptors, folder, readable, limits, theirs)
+            _first_process(descriptors, folder, readable if level.landlock else None, limits, theirs)
         os.close(theirs)
         for descriptor in descriptors:
             os.close(descriptor)
@@ -58,7 +58,7 @@ def keep(connection: socket.socket, readable: Sequence[Path], limits: Limits) ->
 
 
 def _first_process(
-    descriptors: Sequence[int], folder: Path, readable: Sequence[Path], limits: Limits, reports: int
+    descriptors: Sequence[int], folder: Path, readable: Sequence[Path] | None, limits: Limits, reports: int
 ) -> None:
     """Process 1 of its namespace: when it ends, the kernel ends all others. It only waits for them."""
     with contextlib.suppress(OSError, AttributeError):
@@ -83,7 +83,9 @@ def _first_process(
     os._exit(0)
 
 
-def _student(descriptors: Sequence[int], folder: Path, readable: Sequence[Path], limits: Limits) -> None:
+def _student(
+    descriptors: Sequence[int], folder: Path, readable: Sequence[Path] | None, limits: Limits
+) -> None:
     from labkit.grading import worker
 
     nothing = os.open(os.devnull, os.O_RDWR)

@@ -83,7 +83,7 @@ class Level:
         """What a student's code could still do here; empty if nothing that matters."""
         gaps = []
         if not (self.bubblewrap or self.landlock):
-            gaps.append("read every file that you can read")
+            gaps.append("read and change every file that you can")
         if not (self.bubblewrap or self.namespaces):
             gaps.append("open network connections")
         if not (self.bubblewrap or self.namespaces or self.landlock):
@@ -129,6 +129,7 @@ def readable_paths(hidden: Sequence[Path]) -> list[Path]:
     wanted = [Path(sys.prefix), Path(sys.base_prefix), Path(sys.exec_prefix), *map(Path, SYSTEM)]
     wanted += [Path(path) for path in sysconfig.get_paths().values()]
     wanted += [Path(path) for path in [*site.getsitepackages(), site.getusersitepackages()]]
+    wanted += [Path(path) for path in sys.path if path.endswith("-packages")]  # by PYTHONPATH
     secrets = [path.resolve() for path in hidden]
     result = [package, package.parent / "data" / "checkpoints"]
     for path in wanted:
@@ -188,8 +189,11 @@ def enter_namespaces(folder: Path, limits: Limits) -> bool:
     return True
 
 
-def confine(folder: Path, readable: Sequence[Path], limits: Limits) -> None:
-    """The last steps, in the process that will run a student's code: limits, landlock, the folder."""
+def confine(folder: Path, readable: Sequence[Path] | None, limits: Limits) -> None:
+    """The last steps, in the process that will run a student's code: limits, landlock, the folder.
+
+    readable: None for no landlock.
+    """
     grown = _virtual_size()
     for kind, most in (
         (resource.RLIMIT_CORE, 0),
@@ -204,7 +208,7 @@ def confine(folder: Path, readable: Sequence[Path], limits: Limits) -> None:
     os.chdir(folder)
     with contextlib.suppress(OSError, AttributeError):
         kernel_calls.no_new_privileges()
-    if kernel_calls.landlock_version():
+    if readable is not None:
         kernel_calls.landlock([*readable, *map(Path, DEVICES)], [folder, Path("/dev/null")])
 
 

@@ -1,6 +1,7 @@
 """The warm parent: a process that has torch and the rest imported, and forks a copy for each notebook.
 
-`python -m labkit.grading.zygote students|tests FD READABLE...` listens on the socket FD. It never sees a
+`python -m labkit.grading.zygote students|tests FD [namespaces] [landlock] -- READABLE...` listens on the
+socket FD. It never sees a
 test or another student's work: whatever a copy needs is sent to that copy. One kind of copies holds a
 student's code (through `keeper`), the other runs the tests (`checker`).
 """
@@ -28,11 +29,11 @@ import torch._dynamo
 import labkit
 import labkit.check
 from labkit.grading import checker, keeper
-from labkit.grading.sandbox import Limits
+from labkit.grading.sandbox import Level, Limits
 from labkit.grading.shell import Shell
 
 
-def serve(kind: str, listener: socket.socket, readable: list[Path]) -> None:
+def serve(kind: str, listener: socket.socket, level: Level, readable: list[Path]) -> None:
     """Fork a copy for each connection, until the parent process ends."""
     gc.collect()
     gc.freeze()  # the copies share these pages for good
@@ -48,7 +49,7 @@ def serve(kind: str, listener: socket.socket, readable: list[Path]) -> None:
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                 listener.close()
                 if kind == "students":
-                    keeper.keep(connection, readable, Limits())
+                    keeper.keep(connection, level, readable, Limits())
                 else:
                     checker.answer(Connection(connection.detach()))
                 status = 0
@@ -82,9 +83,11 @@ def warm_up(kind: str) -> None:
 
 def main() -> None:
     """Started by `engine.Zygote`."""
-    kind, number, *readable = sys.argv[1:]
+    kind, number, *rest = sys.argv[1:]
+    border = rest.index("--")
+    level = Level(False, "namespaces" in rest[:border], "landlock" in rest[:border])
     warm_up(kind)
-    serve(kind, socket.socket(fileno=int(number)), [Path(path) for path in readable])
+    serve(kind, socket.socket(fileno=int(number)), level, [Path(path) for path in rest[border + 1 :]])
 
 
 if __name__ == "__main__":
