@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,7 +13,7 @@ from labkit.errors import LabError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from labkit.grading.grade import Options, Result
+    from labkit.grading.grade import Result
 
 Assignment = Annotated[str, typer.Argument(help="The assignment: a folder of source/.")]
 Course = Annotated[
@@ -121,12 +121,13 @@ def grade(
     """Grade what was handed in: submitted/<student>/<assignment>/*.ipynb. Grades and feedback pages."""
     from rich.console import Console
 
-    from labkit.grading.grade import Options
-    from labkit.grading.tables import print_class
-
     course = _course(course)
     console = Console(highlight=False)
-    results = _grade(console, course, assignment, Options(jobs, student, notebook, force, on))
+    results = _grade(
+        console, course, assignment, cores=jobs, student=student, notebook=notebook, force=force, cluster=on
+    )
+    from labkit.grading.tables import print_class
+
     print_class(console, course, assignment, results)
 
 
@@ -136,24 +137,37 @@ def regrade(
     """After a test was mended: grade again what it concerns, and list whose points have moved."""
     from rich.console import Console
 
-    from labkit.grading.grade import Options
+    console = Console(highlight=False)
+    results = _grade(console, _course(course), assignment, cores=jobs, cluster=on)
     from labkit.grading.tables import moved_table
 
-    console = Console(highlight=False)
-    results = _grade(console, _course(course), assignment, Options(jobs, cluster=on))
     console.print(moved_table(results, assignment))
 
 
-def _grade(console: Console, course: Path, assignment: str, options: Options) -> list[Result]:
-    from rich.progress import Progress
+def _grade(
+    console: Console, course: Path, assignment: str, cluster: str | None, **options: Any
+) -> list[Result]:
+    from contextlib import ExitStack
 
-    from labkit.grading.grade import grade_class, submissions
+    from labkit.grading.engine import Engine
 
-    with Progress(console=console, transient=True) as progress:
-        total = 1 if options.student else len(submissions(course, assignment))
+    with ExitStack() as stack:
+        # started first: it warms up while this process imports nbgrader and reads the course
+        engine = stack.enter_context(Engine([course])) if cluster is None else None
+        from rich.progress import Progress
+
+        from labkit.grading.grade import Options, grade_class, submissions
+
+        progress = stack.enter_context(Progress(console=console, transient=True))
+        total = 1 if options.get("student") else len(submissions(course, assignment))
         bar = progress.add_task("grading", total=total)
         return grade_class(
-            course, assignment, options, lambda name: progress.advance(bar), progress.console.print
+            course,
+            assignment,
+            Options(cluster=cluster, **options),
+            done=lambda name: progress.advance(bar),
+            say=progress.console.print,
+            engine=engine,
         )
 
 

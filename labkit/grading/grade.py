@@ -11,7 +11,7 @@ import hashlib
 import logging
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -31,6 +31,7 @@ from labkit.grading.autograded import (
     write_autograded,
     write_timestamp,
 )
+from labkit.grading.engine import Engine
 from labkit.grading.exports import write_exports
 from labkit.grading.feedback import write_feedback
 from labkit.grading.gradebook import GradebookWriter, NotebookGrades
@@ -104,13 +105,18 @@ Say = Callable[[str], object]
 
 
 def grade_class(
-    course: Path, assignment: str, options: Options, done: Say | None = None, say: Say | None = None
+    course: Path,
+    assignment: str,
+    options: Options,
+    done: Say | None = None,
+    say: Say | None = None,
+    engine: Engine | None = None,
 ) -> list[Result]:
     """Grade every submission of an assignment; in alphabetical order of students.
 
     A notebook that was graded before is not graded again unless the submission, its source or labkit has
     changed. done: called with a student's name as soon as that student is graded; say: with what should be
-    read at the head of the run. Raises LabError if there is nothing to grade.
+    read at the head of the run. engine: one that has been started. Raises LabError if nobody handed in.
     """
     students = submissions(course, assignment)
     if options.student is not None:
@@ -125,7 +131,9 @@ def grade_class(
             f"nobody has handed in {assignment}: there is no {course / 'submitted'}/<student>/{assignment}.\n"
             "Put each student's notebooks into such a folder and run this again."
         )
-    with prepared_release(course, assignment) as released, GradebookWriter(course, assignment) as book:
+    with ExitStack() as stack:
+        released = stack.enter_context(prepared_release(course, assignment))
+        book = stack.enter_context(GradebookWriter(course, assignment))
         lab = Assignment.read(released, course / "source" / assignment)
         if options.notebook is not None and options.notebook not in lab.source:
             raise LabError(f"{assignment} has no notebook {options.notebook}: it has {', '.join(lab.source)}")
@@ -133,7 +141,8 @@ def grade_class(
         before = {name: run.marks(name) for name in students}
         jobs, say = run.jobs(students), say or (lambda line: None)
         if options.cluster is None:
-            results = schedule.grade_here(jobs, options.cores, [course], say)
+            engine = engine or stack.enter_context(Engine([course]))
+            results = schedule.grade_here(jobs, options.cores, engine, say)
         else:
             results = schedule.grade_on(options.cluster, jobs, say)
         for (student, name), graded in results:

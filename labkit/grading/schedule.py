@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from pathlib import Path
 from typing import TypeVar
 
 from labkit.cluster import connect
@@ -17,10 +16,10 @@ AHEAD = 4  # jobs that wait for each core: enough to keep it busy, few enough to
 
 
 def grade_here(
-    jobs: Iterable[tuple[Key, Job]], cores: int, hidden: list[Path], say: Callable[[str], object]
+    jobs: Iterable[tuple[Key, Job]], cores: int, engine: Engine, say: Callable[[str], object]
 ) -> Iterator[tuple[Key, Graded]]:
     """Each job's key and result, as they get done. Jobs are made as late as they are needed."""
-    with Engine(hidden) as engine, ThreadPoolExecutor(cores) as pool:
+    with ThreadPoolExecutor(cores) as pool:
         say(f"isolation: {engine.level.sentence}")
         running: dict[Future[Graded], Key] = {}
         waiting = iter(jobs)
