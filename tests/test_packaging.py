@@ -84,8 +84,8 @@ def test_only_grading_imports_the_instructors_tools() -> None:
         rf"^\s*(?:from|import) ({'|'.join(INSTRUCTORS)}|jupyter_client|labkit\.grading)\b", re.M
     )
     students = [path for path in (ROOT / "labkit").rglob("*.py") if "grading" not in path.parts]
-    found = {path.name: pattern.findall(path.read_text(encoding="utf-8")) for path in students}
-    assert {name: names for name, names in found.items() if names} == {"cli.py": ["labkit.grading"]}
+    found = {path.name: set(pattern.findall(path.read_text(encoding="utf-8"))) for path in students}
+    assert {name: names for name, names in found.items() if names} == {"cli.py": {"labkit.grading"}}
 
 
 def test_without_the_extra_grading_says_how_to_install_it() -> None:

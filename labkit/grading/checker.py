@@ -214,7 +214,6 @@ class Checker:
             student.tests[number], deadline, self._reference, self._attempts.append, student.why_gone
         )
         reports: list[engine.Report] = []
-        printed = io.StringIO()
         _seed()
         try:
             found = calls.names(list(self._job.names))
@@ -222,17 +221,18 @@ class Checker:
                 namespace.pop(name, None)
             namespace.update(found)
             engine.observer = reports.append
-            value, text = _executed(cell.source, namespace, cell.id)
-            printed.write(text)
+            value, printed = _executed(cell.source, namespace, cell.id)
         except Lost as lost:
             return verdict(lost.kind, sentence=self._lost_sentence(lost), checks=_outcomes(reports))  # type: ignore[arg-type]
         except AssertionError as error:
             return verdict("failed", sentence=_first_line(error), checks=_outcomes(reports))
         except Exception as error:
+            if isinstance(error, NameError) and error.name in self._job.names:
+                return verdict("not answered", sentence=f"{error.name} is not defined: its cell failed.")
             return verdict("error", sentence=_first_line(error), checks=_outcomes(reports))
         finally:
             engine.observer = None
-        return self._scored(cell, value, _outcomes(reports), printed.getvalue())
+        return self._scored(cell, value, _outcomes(reports), printed)
 
     def _scored(self, cell: Cell, value: Any, checks: tuple[engine.Outcome, ...], printed: str) -> Verdict:
         number = isinstance(value, int | float) and not isinstance(value, bool)

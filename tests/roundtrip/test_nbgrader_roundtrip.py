@@ -1,4 +1,4 @@
-"""From source notebooks to grades and feedback, through nbgrader and real kernels.
+"""From source notebooks to grades and feedback, through `labkit grade`; and through plain nbgrader.
 
 A tiny course takes every kind of submission; the lab's own notebooks take five.
 """
@@ -246,6 +246,15 @@ def test_only_what_changed_is_graded_again(small: Path) -> None:
     assert run(graded_now(small, notebook=SECOND, force=True)) == {"ada": 0, "ben": 0, "cleo": 0}
 
 
+def test_grading_twice_gives_the_same_tables(small: Path) -> None:
+    graded_now(small)
+    tables = {path: path.read_bytes() for path in (small / "exports").rglob("*") if path.is_file()}
+    pages = {path: path.read_bytes() for path in (small / "feedback").rglob("*.html")}
+    assert {name: one.graded for name, one in graded_now(small, force=True).items()}["ada"] == 1
+    assert tables and all(path.read_bytes() == text for path, text in tables.items())
+    assert pages and all(path.read_bytes() == text for path, text in pages.items())
+
+
 def test_one_bad_case_costs_nobody_else(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write = GradebookWriter.write
 
@@ -342,7 +351,7 @@ def some_answer(graded: Graded, kind: str) -> str:
 
 @pytest.mark.parametrize("graded", graded_functions(), ids=lambda graded: graded.function)
 @pytest.mark.parametrize("kind", ["right", "wrong"])
-def test_nbgrader_gives_an_answer_the_points_that_its_tests_give(
+def test_a_class_gets_the_points_that_the_tests_give_alone(
     lab: tuple[Path, dict[str, Result]], graded: Graded, kind: str
 ) -> None:
     alone, printed = grade(graded, some_answer(graded, kind))
