@@ -37,7 +37,7 @@ def keep(connection: socket.socket, level: Level, readable: Sequence[Path], limi
         return
     os.setsid()
     sandbox.become_nobody()
-    folder = Path(tempfile.mkdtemp(prefix="labkit-student-"))
+    folder, own_processes = Path(tempfile.mkdtemp(prefix="labkit-student-")), False
     try:
         own_processes = level.namespaces and sandbox.enter_namespaces(folder, limits)
         with contextlib.suppress(OSError, AttributeError):
@@ -54,6 +54,9 @@ def keep(connection: socket.socket, level: Level, readable: Sequence[Path], limi
         _watch(connection, ours, first, limits)
         _end(first, own_processes)
     finally:
+        if own_processes:
+            with contextlib.suppress(OSError):  # its disk may have been refused
+                kernel_calls.unmount(folder)
         shutil.rmtree(folder, ignore_errors=True)
 
 

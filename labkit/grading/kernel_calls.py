@@ -15,7 +15,7 @@ NEWUSER, NEWPID, NEWNET = 0x10000000, 0x20000000, 0x40000000
 
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE = 1, 4
 _PR_SET_NO_NEW_PRIVS, _PR_SET_CHILD_SUBREAPER = 38, 36
-_MS_NOSUID_NODEV, _MS_REC_PRIVATE = 0x2 | 0x4, 0x4000 | 0x40000
+_MS_NOSUID_NODEV, _MS_REC_PRIVATE, _MNT_DETACH = 0x2 | 0x4, 0x4000 | 0x40000, 2
 
 # landlock's system calls have these numbers on every architecture
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
@@ -51,6 +51,11 @@ def mount_tmpfs(target: Path, megabytes: int) -> None:
     _check(libc.mount(b"none", b"/", None, _MS_REC_PRIVATE, None))
     options = f"size={megabytes}m,nr_inodes=20000,mode=0700".encode()
     _check(libc.mount(b"tmpfs", str(target).encode(), b"tmpfs", _MS_NOSUID_NODEV, options))
+
+
+def unmount(target: Path) -> None:
+    """Take away what `mount_tmpfs` put there."""
+    _check(_libc().umount2(str(target).encode(), _MNT_DETACH))
 
 
 def die_with_parent(signal: int = 9) -> None:
