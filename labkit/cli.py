@@ -155,7 +155,7 @@ def doctor() -> None:
     from labkit.doctor import examine
 
     findings = examine()
-    if find_spec("nbgrader") is not None:
+    if find_spec("nbgrader") is not None and sys.platform != "win32":
         from labkit.grading.sandbox import finding as isolation
 
         findings.append(isolation())

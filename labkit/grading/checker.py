@@ -17,7 +17,8 @@ import socket
 import time
 import warnings
 from collections.abc import Callable
-from multiprocessing.connection import Connection
+from dataclasses import asdict
+from multiprocessing.connection import Connection, answer_challenge, deliver_challenge
 from typing import Any
 
 import numpy as np
@@ -41,10 +42,12 @@ SAID: dict[object, tuple[VerdictKind, str]] = {
 }
 
 
-def answer(connection: Connection) -> None:
-    """In a copy of the warm parent: grade the notebook that comes over the connection."""
+def answer(connection: Connection, key: bytes) -> None:
+    """In a copy of the warm parent: grade the notebook that comes from whoever has the key."""
+    deliver_challenge(connection, key)
+    answer_challenge(connection, key)
     where, job, limits = connection.recv()
-    connection.send(Checker(job, lambda: Student(where, len(_tests(job))), limits).grade())
+    connection.send(Checker(job, lambda: Student(where, len(_tests(job)), limits), limits).grade())
 
 
 def _tests(job: Job) -> list[Cell]:
@@ -54,11 +57,12 @@ def _tests(job: Job) -> list[Cell]:
 class Student:
     """A student's process, seen from outside: one socket to run cells, one for each test cell."""
 
-    def __init__(self, where: str, tests: int) -> None:
+    def __init__(self, where: str, tests: int, limits: Limits) -> None:
         self._keeper = socket.socket(socket.AF_UNIX)
         self._keeper.connect(where)
         pairs = [socket.socketpair() for _ in range(1 + tests)]
-        socket.send_fds(self._keeper, [b"notebook"], [theirs.fileno() for _, theirs in pairs])
+        told = json.dumps(asdict(limits)).encode()
+        socket.send_fds(self._keeper, [told], [theirs.fileno() for _, theirs in pairs])
         for _, theirs in pairs:
             theirs.close()
         self.control, *self.tests = [Channel(ours) for ours, _ in pairs]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -149,6 +150,8 @@ def _grade(
 ) -> list[Result]:
     from contextlib import ExitStack
 
+    if sys.platform == "win32":
+        raise LabError("grading needs Linux or macOS: on Windows run it in WSL (wsl --install).")
     from labkit.grading.engine import Engine
 
     with ExitStack() as stack:

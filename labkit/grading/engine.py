@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, answer_challenge, deliver_challenge
 from pathlib import Path
 from types import TracebackType
 
@@ -46,8 +46,9 @@ class Engine:
         self._folder = Path(tempfile.mkdtemp(prefix="labkit-engine-"))
         self._stack.callback(shutil.rmtree, self._folder, ignore_errors=True)
         readable = sandbox.readable_paths([*self._hidden, self._folder])
-        self._students = self._warm_parent("students", readable, self.level.bubblewrap)
-        self._tests = self._warm_parent("tests", [], bubblewrap=False)
+        self._key = os.urandom(32)
+        self._students = self._warm_parent("students", readable, self.level.bubblewrap, b"")
+        self._tests = self._warm_parent("tests", [], False, self._key)
         return self
 
     def __exit__(
@@ -63,6 +64,8 @@ class Engine:
             connection = Connection(end.detach())
         with connection:
             try:
+                answer_challenge(connection, self._key)
+                deliver_challenge(connection, self._key)
                 connection.send((self._students, job, self.limits))
                 if connection.poll(SECONDS_FOR_NOTEBOOK):
                     graded: Graded = connection.recv()
@@ -78,7 +81,7 @@ class Engine:
         ]
         return Graded(job.notebook, tuple(verdicts), {}, complete=False)
 
-    def _warm_parent(self, kind: str, readable: Sequence[Path], bubblewrap: bool) -> str:
+    def _warm_parent(self, kind: str, readable: Sequence[Path], bubblewrap: bool, key: bytes) -> str:
         """Start a zygote; returns the path of the socket that it listens on."""
         where = str(self._folder / kind)
         listener = socket.socket(socket.AF_UNIX)
@@ -101,9 +104,12 @@ class Engine:
         with (self._folder / f"{kind}.log").open("wb") as log:
             process = subprocess.Popen(
                 command, cwd=empty, env=environment, pass_fds=[listener.fileno()],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+                stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
         listener.close()
+        assert process.stdin is not None
+        with process.stdin, contextlib.suppress(OSError):  # whether it lives is looked at later
+            process.stdin.write(key)
         self._stack.callback(self._stop, process)
         self._processes[kind] = process
         return where

@@ -41,6 +41,7 @@ from labkit.grading.settings import course_directory, course_settings, source_no
 from labkit.grading.submission import Assignment, Submission, job_of, read_submission
 from labkit.grading.unchanged import Record, Records
 from labkit.grading.verdicts import Graded, Job
+from labkit.reproducible import environment
 
 LOST = ("timeout", "out of memory", "crashed", "error")  # kinds of verdicts that the instructor hears of
 
@@ -173,6 +174,7 @@ class _Run:
         self._options, self._done = options, done
         self._records = Records(course, assignment, lab.source)
         self._reference = lab.texts()
+        self._environment = {key: str(value) for key, value in environment().items()}
         self._waiting: dict[str, _Waiting] = {}
         self._graded: dict[str, int] = {}
         self._broken: dict[str, str] = {}  # student -> what the instructor is told
@@ -267,6 +269,7 @@ class _Run:
         write_timestamp(self._course, self._assignment, student, timestamp)
         for name in names:
             self._remember(record, name, waiting)
+        record.environment = self._environment
         record.general = submission.general + [f"missing {name}" for name in submission.missing]
         self._write_pages(student, record)
 

@@ -30,11 +30,12 @@ POLL_SECONDS = 0.1
 MOST_SOCKETS = 64
 
 
-def keep(connection: socket.socket, level: Level, readable: Sequence[Path], limits: Limits) -> None:
-    """Serve one notebook: its sockets come over `connection` (first the control, then one a test cell)."""
+def keep(connection: socket.socket, level: Level, readable: Sequence[Path]) -> None:
+    """Serve one notebook: its limits come over `connection`, and its sockets, the control first."""
     message, descriptors, *_ = socket.recv_fds(connection, 4096, MOST_SOCKETS)
     if not message:
         return
+    limits = Limits(**json.loads(message))
     os.setsid()
     sandbox.become_nobody()
     folder, own_processes = Path(tempfile.mkdtemp(prefix="labkit-student-")), False

@@ -23,7 +23,8 @@ class Record:
 
     fingerprints: of each notebook as it was graded. notes, attempts: a phrase each, by notebook; general:
     about the files. not_graded: why a notebook could not be read. seconds: how long a notebook took.
-    by_hand: what humans had given when the feedback pages were written.
+    environment: versions and machine of the last grading. by_hand: what humans had given when the
+    feedback pages were written.
     """
 
     fingerprints: dict[str, str] = field(default_factory=dict)
@@ -32,6 +33,7 @@ class Record:
     not_graded: dict[str, str] = field(default_factory=dict)
     general: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=dict)
     by_hand: str = ""
 
     def lines(self) -> list[str]:

@@ -1,7 +1,7 @@
 """The warm parent: a process that has torch and the rest imported, and forks a copy for each notebook.
 
 `python -m labkit.grading.zygote students|tests FD [namespaces] [landlock] -- READABLE...` listens on the
-socket FD. It never sees a
+socket FD; on standard input comes a key, by which a checker knows who sends it a notebook. It never sees a
 test or another student's work: whatever a copy needs is sent to that copy. One kind of copies holds a
 student's code (through `keeper`), the other runs the tests (`checker`).
 """
@@ -29,11 +29,11 @@ import torch._dynamo
 import labkit
 import labkit.check
 from labkit.grading import checker, keeper
-from labkit.grading.sandbox import Level, Limits
+from labkit.grading.sandbox import Level
 from labkit.grading.shell import Shell
 
 
-def serve(kind: str, listener: socket.socket, level: Level, readable: list[Path]) -> None:
+def serve(kind: str, listener: socket.socket, level: Level, readable: list[Path], key: bytes) -> None:
     """Fork a copy for each connection, until the parent process ends."""
     gc.collect()
     gc.freeze()  # the copies share these pages for good
@@ -49,9 +49,9 @@ def serve(kind: str, listener: socket.socket, level: Level, readable: list[Path]
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                 listener.close()
                 if kind == "students":
-                    keeper.keep(connection, level, readable, Limits())
+                    keeper.keep(connection, level, readable)
                 else:
-                    checker.answer(Connection(connection.detach()))
+                    checker.answer(Connection(connection.detach()), key)
                 status = 0
             except BaseException:
                 traceback.print_exc()
@@ -86,8 +86,9 @@ def main() -> None:
     kind, number, *rest = sys.argv[1:]
     border = rest.index("--")
     level = Level(False, "namespaces" in rest[:border], "landlock" in rest[:border])
+    key = sys.stdin.buffer.read()
     warm_up(kind)
-    serve(kind, socket.socket(fileno=int(number)), level, [Path(path) for path in rest[border + 1 :]])
+    serve(kind, socket.socket(fileno=int(number)), level, [Path(path) for path in rest[border + 1 :]], key)
 
 
 if __name__ == "__main__":

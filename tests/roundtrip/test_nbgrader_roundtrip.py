@@ -16,6 +16,7 @@ from typing import Any
 
 import nbformat
 import pytest
+from typer.testing import CliRunner
 
 from tests.lab import harness
 from tests.lab.harness import Graded, answers, grade, graded_functions
@@ -26,6 +27,8 @@ pytest.importorskip("nbgrader")
 
 from nbgrader.api import Gradebook
 
+from labkit.cli import app
+from labkit.errors import LabError
 from labkit.grading import schedule
 from labkit.grading import verdicts as verdicts_module
 from labkit.grading.grade import Options, Result, grade_class
@@ -241,9 +244,21 @@ def test_only_what_changed_is_graded_again(small: Path) -> None:
     assert third["ben"].notes == [f"missing {SECOND}"]
     assert [result.student for result in third.values() if result.moved] == ["ada"]
 
+    source.write_text(source.read_text().replace("6.0 if double(-1)", "7.0 if double(-1)"))
+    regraded = CliRunner().invoke(app, ["regrade", "compression", "--course", str(small)])
+    assert "1 of 3 scores moved" in regraded.output
+    assert next(line.split() for line in regraded.output.splitlines() if "ada" in line) == [
+        "ada",
+        "9",
+        "10",
+        "+1",
+    ]
+
     (small / "graded" / "compression" / "ada.json").write_text("{")  # cut short: only time is lost
     assert run(graded_now(small)) == {"ada": 1, "ben": 0, "cleo": 0}
     assert run(graded_now(small, notebook=SECOND, force=True)) == {"ada": 0, "ben": 0, "cleo": 0}
+    with pytest.raises(LabError, match="compression has no notebook 03: it has 01_double, 02_triple"):
+        graded_now(small, notebook="03")
 
 
 def test_grading_twice_gives_the_same_tables(small: Path) -> None:
