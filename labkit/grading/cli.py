@@ -140,9 +140,9 @@ def regrade(
 
     console = Console(highlight=False)
     results = _grade(console, _course(course), assignment, cores=jobs, cluster=on)
-    from labkit.grading.tables import moved_table
+    from labkit.grading.tables import print_moved
 
-    console.print(moved_table(results, assignment))
+    print_moved(console, results)
 
 
 def _grade(

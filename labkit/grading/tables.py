@@ -50,16 +50,18 @@ def print_class(console: Console, course: Path, assignment: str, results: list[R
     console.print(f"tables              {shown(course)}/exports/{assignment}/*.csv")
 
 
-def moved_table(results: list[Result], assignment: str) -> Table:
+def print_moved(console: Console, results: list[Result]) -> None:
     """Whose points by code are others than before."""
     moved = [result for result in results if result.moved]
-    table = Table(title=f"{assignment}: {len(moved)} of {len(results)} scores moved", box=box.SIMPLE)
+    console.print(f"{len(moved)} of {len(results)} scores moved")
+    table = Table(box=box.SIMPLE)
     for heading in ("student", "before", "now", "by"):
         table.add_column(heading, justify="left" if heading == "student" else "right")
     for result in moved:
         before = result.before or 0.0
         table.add_row(result.student, f"{before:g}", f"{result.got:g}", f"{result.got - before:+g}")
-    return table
+    if moved:
+        console.print(table)
 
 
 def runs_table(runs: list[Run]) -> Table:
