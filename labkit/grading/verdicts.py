@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from labkit.check.engine import Outcome
+if TYPE_CHECKING:  # torch comes with it, which the process that starts the engine need not wait for
+    from labkit.check.engine import Outcome
 
 CellKind = Literal["setup", "answer", "test", "own"]
 VerdictKind = Literal[
@@ -64,9 +65,10 @@ class Verdict:
 class Graded:
     """A notebook after grading.
 
-    outputs: cell id -> its outputs in notebook format, for every cell that ran. attempts: what looked
-    like an attempt to fool the grader or to get out, a sentence each, for the instructor only. complete:
-    False if the grader itself was stopped, so that the notebook should be graded again.
+    outputs: cell id -> its outputs in notebook format, for every cell that ran, as the student's process
+    gave them: see `outputs.safe_outputs`. attempts: what looked like an attempt to fool the grader or to
+    get out, a sentence each, for the instructor only. complete: False if the grader itself was stopped, so
+    that the notebook should be graded again.
     """
 
     notebook: str
