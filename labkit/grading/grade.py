@@ -38,7 +38,7 @@ from labkit.grading.gradebook import GradebookWriter, NotebookGrades
 from labkit.grading.intake import handed_in
 from labkit.grading.release import check_source
 from labkit.grading.settings import course_directory, course_settings, source_notebooks
-from labkit.grading.submission import Assignment, Submission, job_of, read_submission
+from labkit.grading.submission import Assignment, Submission, cells_of, job_of, read_submission
 from labkit.grading.unchanged import Record, Records
 from labkit.grading.verdicts import Graded, Job
 from labkit.reproducible import environment
@@ -288,7 +288,7 @@ class _Run:
                 record.notes[name].append(f"{verdict.cell}: {verdict.kind}: {verdict.sentence}")
         sources = {
             cell.id: cell.source
-            for cell in job_of(name, submission, self._lab, self._reference).cells
+            for cell in cells_of(name, submission, self._lab)
             if cell.kind in ("answer", "own")
         }
         record.seconds[name] = round(graded.seconds, 1)

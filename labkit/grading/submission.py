@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import nbformat
@@ -47,14 +49,10 @@ class Submission:
     not_graded: dict[str, str] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
 
-    def lines(self) -> list[str]:
-        """Everything that the instructor should know of it, a line each."""
-        return [
-            *self.general,
-            *(f"missing {name}" for name in self.missing),
-            *(f"{name}: {note}" for name, notes in self.notes.items() for note in notes),
-            *(f"{name}: not graded: {why}" for name, why in self.not_graded.items()),
-        ]
+    @cached_property
+    def texts(self) -> dict[str, str]:
+        """The mended notebooks as JSON, without outputs: what a later notebook looks its functions up in."""
+        return {name: json.dumps(_bare(nb)) for name, nb in self.notebooks.items()}
 
 
 def read_submission(student: str, folder: Path, released: Mapping[str, NotebookNode]) -> Submission:
@@ -79,23 +77,24 @@ def read_submission(student: str, folder: Path, released: Mapping[str, NotebookN
 
 def job_of(name: str, submission: Submission, assignment: Assignment, reference: dict[str, str]) -> Job:
     """The job of grading one notebook of a submission. reference: `assignment.texts()`."""
-    trusted = {
-        grade_id: cell
-        for cell in assignment.source[name].cells
-        if (grade_id := grade_id_of(cell)) is not None
-    }
-    cells = []
-    for cell in submission.notebooks[name].cells:
-        if cell.cell_type == "code" and EXPERIMENT not in (cell.metadata.get("tags") or []):
-            cells.append(_cell(cell, trusted))
     names = [
         one
-        for cell in trusted.values()
+        for cell in _marked(assignment.source[name]).values()
         if cell.cell_type == "code" and _kind(cell) == "answer"
         for one in sorted(defined_names(cell.source))
     ]
-    siblings = {other: nbformat.writes(nb) for other, nb in submission.notebooks.items() if other < name}
-    return Job(name, tuple(cells), tuple(names), siblings, reference)
+    siblings = {other: text for other, text in submission.texts.items() if other < name}
+    return Job(name, cells_of(name, submission, assignment), tuple(names), siblings, reference)
+
+
+def cells_of(name: str, submission: Submission, assignment: Assignment) -> tuple[Cell, ...]:
+    """The code cells of a mended notebook that run at grading time."""
+    trusted = _marked(assignment.source[name])
+    return tuple(
+        _cell(cell, trusted)
+        for cell in submission.notebooks[name].cells
+        if cell.cell_type == "code" and EXPERIMENT not in (cell.metadata.get("tags") or [])
+    )
 
 
 def _cell(cell: NotebookNode, trusted: Mapping[str, NotebookNode]) -> Cell:
@@ -107,6 +106,15 @@ def _cell(cell: NotebookNode, trusted: Mapping[str, NotebookNode]) -> Cell:
     kind = _kind(known)
     text = cell.source if kind == "answer" else known.source
     return Cell(cell.id, kind, text, grade_id, float(known.metadata["nbgrader"].get("points") or 0.0))
+
+
+def _marked(nb: NotebookNode) -> dict[str, NotebookNode]:
+    return {grade_id: cell for cell in nb.cells if (grade_id := grade_id_of(cell)) is not None}
+
+
+def _bare(nb: NotebookNode) -> NotebookNode:
+    """The notebook without its cells' outputs."""
+    return {**nb, "cells": [{**cell, "outputs": []} if "outputs" in cell else cell for cell in nb.cells]}
 
 
 def _kind(cell: NotebookNode) -> CellKind:
