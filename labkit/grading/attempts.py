@@ -1,5 +1,180 @@
-from collections.abc import Mapping
+"""A look at a student's code for what an honest answer has no use for: worth a glance, never worth points.
+
+Whatever the code does, it cannot change its verdict; but an instructor may want to know. Each finding is a
+sentence that names the cell.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator, Mapping
+
+# dotted names, as they are called or looked up -> what that means; a name stands for everything below it, too
+SUSPECT = {
+    "get_ipython": "reaches into IPython",
+    "IPython.get_ipython": "reaches into IPython",
+    "sys._getframe": "looks at its callers",
+    "sys._current_frames": "looks at its callers",
+    "sys.settrace": "traces other code",
+    "sys.setprofile": "traces other code",
+    "sys.modules": "changes or looks through the loaded modules",
+    "sys.meta_path": "changes how modules are found",
+    "inspect.stack": "looks at its callers",
+    "inspect.currentframe": "looks at its callers",
+    "gc.get_objects": "looks through the memory of its process",
+    "gc.get_referrers": "looks through the memory of its process",
+    "gc.get_referents": "looks through the memory of its process",
+    "ctypes": "goes round Python (ctypes)",
+    "cffi": "goes round Python (cffi)",
+    "socket": "opens sockets",
+    "urllib": "reaches for the network",
+    "requests": "reaches for the network",
+    "http.client": "reaches for the network",
+    "subprocess": "starts other programs",
+    "os.system": "starts other programs",
+    "os.popen": "starts other programs",
+    "os.exec": "starts other programs",
+    "os.spawn": "starts other programs",
+    "multiprocessing": "starts other processes",
+    "os.fork": "starts other processes",
+    "os._exit": "ends its process",
+    "os.kill": "stops processes",
+    "os.killpg": "stops processes",
+    "signal": "handles signals",
+    "os.environ": "reads the environment",
+    "os.getenv": "reads the environment",
+    "os.read": "reads or writes file descriptors",
+    "os.write": "reads or writes file descriptors",
+    "os.dup2": "reads or writes file descriptors",
+    "os.closerange": "reads or writes file descriptors",
+    "exec": "runs text as code",
+    "eval": "runs text as code",
+    "os.walk": "looks through folders",
+    "os.listdir": "looks through folders",
+    "os.scandir": "looks through folders",
+    "glob": "looks through folders",
+    "marshal": "reads compiled code",
+    "dis": "reads compiled code",
+    "inspect.getsource": "reads another function's source",
+    "labkit.grading": "uses the grader's own modules",
+    "labkit.siblings": "uses the grader's own modules",
+}
+HOOKS = re.compile(
+    r"ast_transformers|input_transformer|set_custom_exc|register_cell_magic|events\.register|pre_run_cell|post_run_cell"
+)
+PATCHED = ("torch", "np", "numpy", "nn", "F", "optim", "builtins", "__builtins__", "labkit", "math", "plt")
+SETTINGS = ("torch.backends.", "plt.style.")  # meant to be set
+LYING = {
+    "__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__", "__bool__", "__float__", "__int__",
+    "__array__", "__torch_function__", "__array_ufunc__", "__array_function__", "__class__", "__reduce__",
+    "__reduce_ex__",
+}  # fmt: skip
+INSIDES = ("__code__", "__globals__", "__closure__", "__subclasses__", "__builtins__", "f_back", "f_globals")
+SYSTEM = re.compile(r"^/(?:proc|etc|usr|root|home|dev|var|sys)(?:/|$)|gradebook\.db|HIDDEN TESTS")
+SECRETS = re.compile(r"^/|\.\./|gradebook|HIDDEN TESTS|/proc/|\.ipynb$|autograded|submitted/")
+OPENERS = ("open", "Path", "pathlib.Path", "io.open", "os.open", "np.load", "torch.load", "json.load")
+PROGRAM = re.compile(r"^\s*(?:!|%%?(?:bash|sh|script|system|sx)\b)\s*(?P<what>.*)", re.MULTILINE)
+HARMLESS = re.compile(r"^(?:(?:python3?|\S*/python3?) -m )?pip\b|^nvidia-smi\b|^(?:ls|pwd|echo)\b|^$")
 
 
 def attempts_in(sources: Mapping[str, str]) -> list[str]:
-    return []
+    """A sentence for each suspicious thing in the cells. sources: a cell's name -> the student's code."""
+    found: dict[str, None] = {}
+    for cell, source in sources.items():
+        for what in _in_cell(source):
+            found[f"the cell {cell} {what}"] = None
+    return list(found)
+
+
+def _in_cell(source: str) -> Iterator[str]:
+    for match in PROGRAM.finditer(source):
+        if not HARMLESS.match(match["what"]):
+            yield f"starts another program: {match['what'][:80].strip()}"
+    if HOOKS.search(source):
+        yield "hooks into how cells are run"
+    lines = ("" if line.lstrip().startswith(("%", "!", "?")) else line for line in source.splitlines())
+    try:
+        tree = ast.parse("\n".join(lines))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return
+    imported = dict(_imports(tree))
+    for node in ast.walk(tree):
+        yield from _in_node(node, imported)
+
+
+def _imports(tree: ast.Module) -> Iterator[tuple[str, str]]:
+    """(the name here, what it stands for)."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.asname or alias.name.partition(".")[0], alias.name if alias.asname else ""
+        elif isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                yield alias.asname or alias.name, f"{node.module}.{alias.name}"
+
+
+def _in_node(node: ast.AST, imported: Mapping[str, str]) -> Iterator[str]:
+    if isinstance(node, ast.Attribute) and node.attr in INSIDES:
+        yield f"looks inside functions ({node.attr})"
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        if SYSTEM.search(node.value):
+            yield f"names {node.value[:80]}"
+        elif node.value in INSIDES:
+            yield f"looks inside functions ({node.value})"
+    if isinstance(node, ast.Import):
+        yield from filter(None, (_suspicion(alias.name) for alias in node.names))
+    elif isinstance(node, ast.ImportFrom):
+        yield from filter(None, (_suspicion(f"{node.module}.{alias.name}") for alias in node.names))
+    elif isinstance(node, ast.Attribute | ast.Name) and isinstance(node.ctx, ast.Load):
+        if (what := _suspicion(_dotted(node, imported))) is not None:
+            yield what
+    elif isinstance(node, ast.Assign | ast.AugAssign | ast.Delete):
+        targets = [node.target] if isinstance(node, ast.AugAssign) else node.targets
+        for target in targets:
+            name = _dotted(target, imported) if isinstance(target, ast.Attribute) else ""
+            if name.partition(".")[0] in PATCHED and not name.startswith(SETTINGS):
+                yield f"replaces {name}"
+    elif isinstance(node, ast.ClassDef):
+        lies = {one.name for one in node.body if isinstance(one, ast.FunctionDef)} & LYING
+        lies |= {
+            t.id
+            for one in node.body
+            if isinstance(one, ast.Assign)
+            for t in one.targets
+            if isinstance(t, ast.Name)
+        } & LYING
+        if lies:
+            yield f"defines how {node.name} compares or converts ({', '.join(sorted(lies))})"
+    elif isinstance(node, ast.Call):
+        yield from _in_call(node, imported)
+
+
+def _in_call(node: ast.Call, imported: Mapping[str, str]) -> Iterator[str]:
+    name = _dotted(node.func, imported)
+    first = node.args[0] if node.args else None
+    text = first.value if isinstance(first, ast.Constant) and isinstance(first.value, str) else ""
+    if name in OPENERS and SECRETS.search(text):
+        yield f"opens {text[:80]}"
+    if name in ("setattr", "delattr") and isinstance(first, ast.Name) and first.id in PATCHED:
+        yield f"replaces a part of {first.id}"
+    if name in ("__import__", "importlib.import_module") and (what := _suspicion(text)) is not None:
+        yield what
+
+
+def _suspicion(name: str) -> str | None:
+    parts = name.split(".")
+    for length in range(len(parts), 0, -1):
+        if (what := SUSPECT.get(".".join(parts[:length]))) is not None:
+            return what
+    return None
+
+
+def _dotted(node: ast.AST, imported: Mapping[str, str]) -> str:
+    """`a.b.c` as text, with what an import calls otherwise under its own name; empty for anything else."""
+    if isinstance(node, ast.Name):
+        return imported.get(node.id) or node.id
+    if isinstance(node, ast.Attribute):
+        before = _dotted(node.value, imported)
+        return f"{before}.{node.attr}" if before else ""
+    return ""

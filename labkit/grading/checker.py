@@ -27,11 +27,13 @@ import torch
 from labkit import siblings
 from labkit.check import engine
 from labkit.grading.channel import Channel, ChannelError, Malformed, TimedOut
+from labkit.grading.keeper import READY
 from labkit.grading.remote import Calls, Lost
 from labkit.grading.sandbox import Limits
 from labkit.grading.verdicts import Cell, Graded, Job, Verdict, VerdictKind
 
 MOST_STARTS = 12  # of one notebook: each lost cell is one
+START_SECONDS = 300
 # how a process ended (as the keeper says it) -> (kind of verdict, sentence)
 SAID: dict[object, tuple[VerdictKind, str]] = {
     "memory": ("out of memory", "it used more memory than there is"),
@@ -66,6 +68,10 @@ class Student:
         for _, theirs in pairs:
             theirs.close()
         self.control, *self.tests = [Channel(ours) for ours, _ in pairs]
+        # the first notebook of all waits here for the warm parent; no student's time has begun
+        self._keeper.settimeout(START_SECONDS)
+        with contextlib.suppress(OSError):
+            self._keeper.recv(len(READY), socket.MSG_WAITALL)
 
     def why_gone(self) -> tuple[str, str]:
         """(kind of verdict, sentence) of the end that the keeper last saw."""

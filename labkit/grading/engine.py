@@ -81,6 +81,10 @@ class Engine:
         ]
         return Graded(job.notebook, tuple(verdicts), {}, complete=False)
 
+    def process_of(self, kind: str) -> subprocess.Popen[bytes]:
+        """The warm parent for `students` or for `tests`."""
+        return self._processes[kind]
+
     def _warm_parent(self, kind: str, readable: Sequence[Path], bubblewrap: bool, key: bytes) -> str:
         """Start a zygote; returns the path of the socket that it listens on."""
         where = str(self._folder / kind)

@@ -80,9 +80,10 @@ class Encoder:
         return ["o", f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins.")[:100]]
 
     def _tensor(self, value: Tensor) -> Any:
-        plain = value.detach().as_subclass(Tensor)
-        if plain.layout != torch.strided or plain.device.type == "meta" or plain.dtype not in NAMES:
-            return ["o", f"a tensor of layout {plain.layout}, {plain.dtype}, on {plain.device}"]
+        with torch._C.DisableTorchFunctionSubclass():  # a subclass has no say in what it is
+            if value.layout != torch.strided or value.device.type == "meta" or value.dtype not in NAMES:
+                return ["o", f"a tensor of layout {value.layout}, {value.dtype}, on {value.device}"]
+            plain = value.detach().as_subclass(Tensor)
         graph = None
         if self._graph is not None and value.requires_grad:
             graph = len(self._graph)

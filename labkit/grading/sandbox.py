@@ -88,6 +88,8 @@ class Level:
             gaps.append("open network connections")
         if not (self.bubblewrap or self.namespaces or self.landlock):
             gaps.append("stop your other programs")
+        if self.bubblewrap and not self.landlock:
+            gaps.append("exchange files with another student's code")
         return "a student's code could " + " and ".join(gaps) + " (see labkit doctor)" if gaps else ""
 
     @property

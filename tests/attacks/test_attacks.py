@@ -1,0 +1,185 @@
+"""Whole notebooks of every kind through the engine: each gets what it deserves, and nothing stays behind."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+pytest.importorskip("nbgrader")
+
+from labkit.grading import sandbox
+from labkit.grading.attempts import attempts_in
+from labkit.grading.engine import Engine
+from labkit.grading.sandbox import Level, Limits
+from labkit.grading.verdicts import Graded
+from tests.attacks import cheats, failures, honest
+from tests.attacks.case import COURSE, WRONG, WRONG_POINTS, Case
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="written for what Linux offers")
+
+LIMITS = Limits(cell_seconds=4.0, memory=2**30)
+LEAKS = ("READ", "FOUND", "CONNECTED", "WROTE", "same_as_numpy", "HIDDEN TESTS", "survivors(", "STASH")
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[Engine]:
+    with Engine([COURSE], LIMITS) as engine:
+        job, _ = Case("warm").job(COURSE / "release" / "compression")
+        engine.grade(job)  # returns when both warm parents are up
+        yield engine
+
+
+@pytest.fixture(scope="module")
+def idle(engine: Engine) -> int:
+    """How many processes the students' warm parent is when nothing is graded."""
+    time.sleep(1)
+    return warm_copies(engine)
+
+
+def ids(case: Case) -> str:
+    return case.name.replace(" ", "_")
+
+
+def grade(engine: Engine, case: Case, folder: Path) -> tuple[Graded, list[str]]:
+    case.hand_in(folder / "work")
+    job, sources = case.job(folder / "work")
+    graded = engine.grade(job)
+    return graded, [*graded.attempts, *attempts_in(sources)]
+
+
+def points(graded: Graded) -> tuple[float, ...]:
+    return tuple(verdict.points for verdict in graded.verdicts)
+
+
+def left_behind() -> list[str]:
+    """Processes of ours that are no warm parents."""
+    kept = ("bwrap", "labkit.grading.zygote", "resource_tracker", "forkserver")
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        try:
+            command = " ".join(process.cmdline())
+            if process.status() != psutil.STATUS_ZOMBIE and process.parent() is not None:
+                found.append(command)
+        except psutil.Error:
+            continue
+    return [command for command in found if not any(word in command for word in kept)]
+
+
+def warm_copies(engine: Engine) -> int:
+    """How many processes the students' warm parent has now: itself only, when nothing is being graded."""
+    parent = psutil.Process(engine.process_of("students").pid)
+    return sum(one.status() != psutil.STATUS_ZOMBIE for one in [parent, *parent.children(recursive=True)])
+
+
+def soon(holds: Callable[[], bool]) -> bool:
+    """Whether it holds within two seconds: a process that ends takes a moment."""
+    end = time.monotonic() + 2
+    while not holds() and time.monotonic() < end:
+        time.sleep(0.02)
+    return holds()
+
+
+@pytest.mark.parametrize("case", honest.CASES, ids=ids)
+def test_honest_variants_get_full_marks(engine: Engine, case: Case, tmp_path: Path) -> None:
+    graded, attempts = grade(engine, case, tmp_path)
+    assert points(graded) == case.points, graded.verdicts
+    assert attempts == []
+
+
+@pytest.mark.parametrize("case", failures.CASES, ids=ids)
+def test_failures_cost_their_cell_and_leave_nothing_behind(
+    engine: Engine, idle: int, case: Case, tmp_path: Path
+) -> None:
+    graded, _ = grade(engine, case, tmp_path)
+    assert points(graded) == case.points, graded.verdicts
+    if case.kinds is not None:
+        assert tuple(verdict.kind for verdict in graded.verdicts) == case.kinds
+    assert all(verdict.sentence or verdict.checks for verdict in graded.verdicts)
+    assert soon(lambda: warm_copies(engine) == idle)
+    assert soon(lambda: left_behind() == [])
+    size = sum(len(json.dumps(outputs)) for outputs in graded.outputs.values())
+    assert size < 10**6, "outputs are bounded"
+
+
+@pytest.mark.parametrize("case", [*cheats.CASES, *cheats.PAYLOADS], ids=ids)
+def test_cheats_gain_nothing_and_are_noticed(engine: Engine, case: Case, tmp_path: Path) -> None:
+    graded, attempts = grade(engine, case, tmp_path)
+    assert len(graded.verdicts) == 2
+    assert sum(points(graded)) <= WRONG_POINTS, graded.verdicts
+    check_leaks(case, graded)
+    if case.suspicious:
+        assert attempts, "the instructor should hear of it"
+
+
+def check_leaks(case: Case, graded: Graded) -> None:
+    shown = "".join(str(outputs) for cell, outputs in graded.outputs.items() if not cell.startswith("test-"))
+    for word in LEAKS:
+        # words of an empty-handed report, such as `READ {}` or `STASH 0 False`
+        harmless = ("READ {}", "READ []", "STASH 0 False", "READ self")
+        for sentence in harmless:
+            shown = shown.replace(sentence, "")
+        assert word not in shown, (word, shown[:2000])
+
+
+def test_the_wrong_answer_itself_is_worth_what_the_cheats_are_measured_by(
+    engine: Engine, tmp_path: Path
+) -> None:
+    graded, attempts = grade(engine, Case("wrong", WRONG), tmp_path)
+    assert sum(points(graded)) == WRONG_POINTS
+    assert attempts == []
+
+
+def test_an_error_message_carries_200_characters_at_most(engine: Engine, tmp_path: Path) -> None:
+    answer = cheats.in_answer("raise ValueError(str(layer.weight.tolist()))")
+    graded, _ = grade(engine, Case("leaks by its error", answer), tmp_path)
+    for verdict in graded.verdicts:
+        for check in verdict.checks:
+            assert len(check.message) < 400
+    assert sum(points(graded)) == 0
+
+
+LEVELS = [
+    Level(False, True, True),
+    Level(False, False, True),
+    Level(True, False, False),
+    Level(False, False, False),
+]
+
+
+@pytest.mark.parametrize(
+    "level", LEVELS, ids=lambda level: level.sentence.partition(";")[0].replace(", ", "+")
+)
+def test_every_level_grades_and_holds_what_it_promises(level: Level, tmp_path: Path) -> None:
+    here = sandbox.level()
+    for name in ("bubblewrap", "namespaces", "landlock"):
+        if getattr(level, name) and not getattr(here, name):
+            pytest.skip(f"no {name} here")
+    chosen = [
+        "searches files for the source, the gradebook and others' work",
+        "opens sockets",
+        "writes everywhere",
+    ]
+    with Engine([COURSE], LIMITS, level) as engine:
+        graded, _ = grade(engine, Case("good"), tmp_path / "good")
+        assert points(graded) == (5.0, 5.0)
+        for number, name in enumerate(["endless loop", "a daemon left behind", "segmentation fault"]):
+            case = next(case for case in failures.CASES if case.name == name)
+            graded, _ = grade(engine, case, tmp_path / str(number))
+            assert points(graded) == case.points
+        assert soon(lambda: left_behind() == [])
+        for case in cheats.CASES:
+            if case.name in chosen:
+                graded, _ = grade(engine, case, tmp_path / cheats_folder(case))
+                assert sum(points(graded)) <= WRONG_POINTS
+                if not level.open:
+                    check_leaks(case, graded)
+
+
+def cheats_folder(case: Case) -> str:
+    return case.name.split()[0]
