@@ -24,6 +24,11 @@ from torch.utils.data import DataLoader
 from labkit.grading.channel import Malformed
 from labkit.grading.plain import Decoder, Encoder
 
+
+class Rebuilt(Exception):  # noqa: N818 (it says what is the case)
+    """A net lost a layer, or got another in its place: then no test of its layers says anything."""
+
+
 PLAIN = (bool, int, float, str, type(None))
 MEMBERS = ("_parameters", "_buffers", "_modules")
 
@@ -336,7 +341,7 @@ def apply(changed: Any, table: Table, storages: Mapping[int, Tensor], buffers: S
         for number, tree in changed["objects"]:
             thing = table.thing("O", number)
             (_apply_optimizer if isinstance(thing, Optimizer) else _apply_module)(thing, decoder.decode(tree))
-    except Malformed:
+    except (Malformed, Rebuilt):
         raise
     except Exception as error:  # whatever forged changes make torch say
         raise Malformed(f"changes that cannot be made ({type(error).__name__})") from None
@@ -357,6 +362,9 @@ def _set_gradient(tensor: Tensor, gradient: Any) -> None:
 
 def _apply_module(module: nn.Module, told: Any) -> None:
     members, plain = told
+    for key, layer in module._modules.items():
+        if layer is not None and members["_modules"].get(key, [None])[0] is not layer:
+            raise Rebuilt(f"the net's part {key!r} is gone, or another one is in its place")
     for name in MEMBERS:
         mine: dict[str, Any] = getattr(module, name)
         for key in [key for key in mine if key not in members[name]]:

@@ -12,12 +12,15 @@ import contextlib
 import io
 import json
 import linecache
+import os
 import random
+import signal
 import socket
+import threading
 import time
 import warnings
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
 from multiprocessing.connection import Connection, answer_challenge, deliver_challenge
 from typing import Any
 
@@ -26,14 +29,19 @@ import torch
 
 from labkit import siblings
 from labkit.check import engine
+from labkit.grading import kernel_calls, sandbox
 from labkit.grading.channel import Channel, ChannelError, Malformed, TimedOut
 from labkit.grading.keeper import READY
+from labkit.grading.outputs import safe_outputs, safe_text
 from labkit.grading.remote import Calls, Lost
 from labkit.grading.sandbox import Limits
 from labkit.grading.verdicts import Cell, Graded, Job, Verdict, VerdictKind
 
 MOST_STARTS = 12  # of one notebook: each lost cell is one
 START_SECONDS = 300
+GRACE = 2.0  # seconds for a test itself, after the last that a student's code may have
+SECONDS_FOR_NOTEBOOK = 900  # then this process ends itself
+OWN_CELLS = 5  # times the seconds of one cell: for all cells of the student's own together
 # how a process ended (as the keeper says it) -> (kind of verdict, sentence)
 SAID: dict[object, tuple[VerdictKind, str]] = {
     "memory": ("out of memory", "it used more memory than there is"),
@@ -49,7 +57,18 @@ def answer(connection: Connection, key: bytes) -> None:
     deliver_challenge(connection, key)
     answer_challenge(connection, key)
     where, job, limits = connection.recv()
+    _limit_self(limits)
     connection.send(Checker(job, lambda: Student(where, len(_tests(job)), limits), limits).grade())
+
+
+def _limit_self(limits: Limits) -> None:
+    """What a student's code hands out may make a test grow, or go on for ever: not past these."""
+    with contextlib.suppress(OSError, AttributeError):
+        kernel_calls.die_with_parent()
+    sandbox.limit_memory(2 * limits.memory)
+    end = threading.Timer(SECONDS_FOR_NOTEBOOK, os._exit, (1,))
+    end.daemon = True
+    end.start()
 
 
 def _tests(job: Job) -> list[Cell]:
@@ -86,10 +105,12 @@ class Student:
                 if not more:
                     break
             for line in data.splitlines():
-                value = json.loads(line)
-                last = value if value != 0 or last is None else last
+                # a student's code that gets hold of the first process may have written anything
+                with contextlib.suppress(ValueError):
+                    value = json.loads(line)
+                    last = value if value != 0 or last is None else last
         ended = ("crashed", f"its process ended (exit status {last})")
-        return SAID.get(last, ended if isinstance(last, int) else ("crashed", "its process ended"))
+        return SAID.get(last, ended) if isinstance(last, int | str) else ("crashed", "its process ended")
 
     def stop(self) -> None:
         """End all of it; returns when nothing is left."""
@@ -112,14 +133,16 @@ class Checker:
         self._lost: dict[str, tuple[str, str]] = {}  # cell -> (kind, sentence): not run again
         self._attempts: list[str] = []
         self._starts = 0
+        self._own_seconds = OWN_CELLS * limits.cell_seconds
         self._siblings = job.siblings
+        self._lent: dict[tuple[str, str], Any] = {}  # what the set-up cells take from earlier notebooks
 
     def grade(self) -> Graded:
         begin = time.perf_counter()
         tests, verdicts = _tests(self._job), []
         student: Student | None = None
         namespace: dict[str, Any] = {"__name__": "__main__"}
-        siblings.reference = self._reference
+        siblings.reference = self._take
         try:
             student = self._ready(first=True)
             number = 0
@@ -182,11 +205,17 @@ class Checker:
                     student.control.receive(deadline)
                     number += 1
                     continue
-                student.control.send({"op": "cell"}, [cell.source.encode()], deadline)
-                header, _ = student.control.receive(deadline)
+                if cell.kind == "own" and self._own_seconds <= 0 and cell.id not in self._outputs:
+                    self._not_run(cell, "timeout", "the cells before it took too long")
+                    continue
+                begin = time.monotonic()
+                try:
+                    student.control.send({"op": "cell"}, [cell.source.encode("utf-8", "replace")], deadline)
+                    header, _ = student.control.receive(deadline)
+                finally:
+                    self._own_seconds -= (time.monotonic() - begin) * (cell.kind == "own")
                 if record and cell.id not in self._outputs:
-                    outputs = header.get("outputs")
-                    self._outputs[cell.id] = outputs if isinstance(outputs, list) else []
+                    self._outputs[cell.id] = safe_outputs(header.get("outputs"))
         except ChannelError as error:
             self._cell_lost(cell, error, student)
             return False
@@ -205,8 +234,11 @@ class Checker:
         if cell.kind == "setup" and self._siblings:
             self._siblings = {}  # an earlier notebook's function hangs or crashes: the reference stands in
             return
-        self._lost[cell.id] = why
-        self._outputs[cell.id] = [_error(why[0], f"This cell was stopped: {why[1]}.")]
+        self._not_run(cell, *why)
+
+    def _not_run(self, cell: Cell, kind: str, why: str) -> None:
+        self._lost[cell.id] = kind, why
+        self._outputs[cell.id] = [_error(kind, f"This cell was stopped: {why}.")]
 
     # ---- the test cells
 
@@ -231,7 +263,8 @@ class Checker:
                 namespace.pop(name, None)
             namespace.update(found)
             engine.observer = reports.append
-            value, printed = _executed(cell.source, namespace, cell.id)
+            with _until(deadline + GRACE):
+                value, printed = _executed(cell.source, namespace, cell.id)
         except Lost as lost:
             return verdict(lost.kind, sentence=self._lost_sentence(lost), checks=_outcomes(reports))  # type: ignore[arg-type]
         except AssertionError as error:
@@ -260,8 +293,14 @@ class Checker:
             return f"Stopped after {self._limits.cell_seconds:g} seconds: your code did not come to an end."
         return _sentence(str(lost))
 
+    def _take(self, notebook: str, name: str) -> Any:
+        """For a set-up cell: an earlier notebook's answer."""
+        self._lent[notebook, name] = siblings.define(notebook, self._job.reference[notebook])[name]
+        return self._lent[notebook, name]
+
     def _reference(self, notebook: str, name: str) -> Any:
-        return siblings.define(notebook, self._job.reference[notebook])[name]
+        """For a student's process, which asks for what it likes. LookupError for what no set-up cell took."""
+        return self._lent[notebook, name]
 
 
 def _executed(source: str, namespace: dict[str, Any], cell_id: str) -> tuple[Any, str]:
@@ -282,7 +321,22 @@ def _executed(source: str, namespace: dict[str, Any], cell_id: str) -> tuple[Any
         warnings.simplefilter("ignore")
         exec(compile(module, file, "exec"), namespace)  # noqa: S102 (the instructor's own cell)
         value = eval(compile(shown, file, "eval"), namespace) if shown else None  # noqa: S307
-    return value, printed.getvalue()
+    return value, safe_text(printed.getvalue())
+
+
+@contextlib.contextmanager
+def _until(deadline: float) -> Iterator[None]:
+    """Stop what runs in here, too: a test can be kept busy by what a student's code gives it."""
+
+    def stop(*_: Any) -> None:
+        raise Lost("timeout", "it took too long")
+
+    signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, max(0.01, deadline - time.monotonic()), 1.0)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def _seed() -> None:
@@ -292,11 +346,16 @@ def _seed() -> None:
 
 
 def _outcomes(reports: list[engine.Report]) -> tuple[engine.Outcome, ...]:
-    return tuple(outcome for report in reports for outcome in report.outcomes)
+    """What the checks came to; a message that holds a student's text holds only what every file can."""
+    return tuple(
+        replace(outcome, message=safe_text(outcome.message), hint=outcome.hint and safe_text(outcome.hint))
+        for report in reports
+        for outcome in report.outcomes
+    )
 
 
 def _first_line(error: Exception) -> str:
-    text = str(error).strip().splitlines()
+    text = safe_text(str(error)).strip().splitlines()
     if isinstance(error, AssertionError) and text:
         return text[0][:300]
     return f"{type(error).__name__}: {text[0][:300]}" if text else type(error).__name__

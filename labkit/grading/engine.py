@@ -18,6 +18,8 @@ from multiprocessing.connection import Connection, answer_challenge, deliver_cha
 from pathlib import Path
 from types import TracebackType
 
+import psutil
+
 import labkit
 from labkit.errors import LabError
 from labkit.grading import sandbox
@@ -74,12 +76,7 @@ class Engine:
             except (EOFError, OSError):
                 self._check_alive()
                 why = "grading broke off"
-        verdicts = [
-            Verdict(cell.grade_id or cell.id, "error", 0.0, cell.points, why)
-            for cell in job.cells
-            if cell.kind == "test"
-        ]
-        return Graded(job.notebook, tuple(verdicts), {}, complete=False)
+        return broken_off(job, why)
 
     def process_of(self, kind: str) -> subprocess.Popen[bytes]:
         """The warm parent for `students` or for `tests`."""
@@ -112,8 +109,9 @@ class Engine:
             )  # fmt: skip
         listener.close()
         assert process.stdin is not None
-        with process.stdin, contextlib.suppress(OSError):  # whether it lives is looked at later
-            process.stdin.write(key)
+        with contextlib.suppress(OSError):  # whether it lives is looked at later
+            process.stdin.write(key.hex().encode() + b"\n")
+            process.stdin.flush()  # and it stays open: its end tells the zygote that this process is gone
         self._stack.callback(self._stop, process)
         self._processes[kind] = process
         return where
@@ -127,12 +125,32 @@ class Engine:
 
     @staticmethod
     def _stop(process: subprocess.Popen[bytes]) -> None:
+        """End a warm parent, and whatever copies it still has."""
+        copies = []
+        with contextlib.suppress(psutil.Error):
+            copies = psutil.Process(process.pid).children(recursive=True)
         process.terminate()
+        assert process.stdin is not None
+        with contextlib.suppress(OSError):
+            process.stdin.close()
         try:
             process.wait(5)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        for one in copies:
+            with contextlib.suppress(psutil.Error):
+                one.kill()
+
+
+def broken_off(job: Job, why: str) -> Graded:
+    """What there is to say of a notebook whose grading did not come to an end; it is tried again."""
+    verdicts = [
+        Verdict(cell.grade_id or cell.id, "error", 0.0, cell.points, why)
+        for cell in job.cells
+        if cell.kind == "test"
+    ]
+    return Graded(job.notebook, tuple(verdicts), {}, complete=False)
 
 
 def _search_path() -> list[str]:

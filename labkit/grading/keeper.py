@@ -141,11 +141,33 @@ def _uses_more_than(most: int, first: int) -> bool:
     """
     with contextlib.suppress(psutil.Error):
         every = [psutil.Process(first), *psutil.Process(first).children(recursive=True)]
-        return sum(map(_shown, every)) > most and sum(map(_own, every)) > most
+        files = _files_in_memory(every)
+        return sum(map(_shown, every)) + files > most and sum(map(_own, every)) + files > most
     return False
 
 
+def _files_in_memory(processes: Sequence[psutil.Process]) -> int:
+    """Bytes of memory that no process need show: open files without a place (memfd), System V's segments."""
+    found: dict[int, int] = {}
+    for process in processes:
+        with contextlib.suppress(OSError):
+            for file in os.scandir(f"/proc/{process.pid}/fd"):
+                with contextlib.suppress(OSError):  # closed in the meantime
+                    if os.readlink(file.path).startswith("/memfd:"):
+                        about = os.stat(file.path)
+                        found[about.st_ino] = about.st_blocks * 512
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        for line in Path("/proc/sysvipc/shm").read_text().splitlines()[1:]:
+            number, in_memory = int(line.split()[1]), int(line.split()[-2])
+            found[-1 - number] = in_memory
+    return sum(found.values())
+
+
 def _shown(process: psutil.Process) -> int:
+    try:
+        return _told_by(process, "status", "RssAnon:", "RssShmem:")
+    except (OSError, ValueError):
+        pass
     with contextlib.suppress(psutil.Error):
         info = process.memory_info()
         return int(info.rss) - int(getattr(info, "shared", 0))
@@ -155,10 +177,15 @@ def _shown(process: psutil.Process) -> int:
 def _own(process: psutil.Process) -> int:
     """Its memory, of shared pages its share. Where the system does not tell: what is beyond the keeper's."""
     try:
-        text = Path(f"/proc/{process.pid}/smaps_rollup").read_text()
-        return 1024 * sum(int(line.split()[1]) for line in text.splitlines() if line.startswith("Pss_Anon:"))
+        return _told_by(process, "smaps_rollup", "Pss_Anon:", "Pss_Shmem:")
     except (OSError, ValueError):
         return max(0, _shown(process) - _shown(psutil.Process()))
+
+
+def _told_by(process: psutil.Process, file: str, *lines: str) -> int:
+    """The sum of these lines of a file of /proc, in bytes."""
+    text = Path(f"/proc/{process.pid}/{file}").read_text()
+    return 1024 * sum(int(line.split()[1]) for line in text.splitlines() if line.startswith(lines))
 
 
 def _end(first: int, own_processes: bool) -> None:

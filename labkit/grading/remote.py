@@ -19,8 +19,10 @@ from torch import Tensor
 
 from labkit.grading import arguments
 from labkit.grading.channel import Channel, ChannelError, Malformed
+from labkit.grading.outputs import safe_text
 from labkit.grading.plain import Decoder, Encoder
 
+MOST_MESSAGE = 2000
 MOST_ASKED = 10_000  # times that one call may ask for an earlier notebook's reference
 
 
@@ -110,6 +112,8 @@ class Calls:
             if getattr(error, "from_student", False):
                 raise
             raise self._forged(str(error)) from None
+        except arguments.Rebuilt as error:
+            raise RuntimeError(str(error)) from None
         return self._with_gradients(number, result, outputs, leaves) if outputs and leaves else result
 
     def backward(self, number: int, gradients: list[Tensor | None]) -> list[Tensor | None]:
@@ -158,8 +162,14 @@ class Calls:
         encoder = Encoder(table.signs())
         try:
             function = self._reference(str(notebook), name)
-            for attribute in attributes:
-                function = getattr(function, attribute)
+            if attributes not in ([], ["apply"]):  # others lead into what the function is made of
+                raise LookupError
+        except LookupError:
+            wanted = f"{str(path)[:50]!r} of {str(notebook)[:50]!r}"
+            self._on_trouble(f"its process asked for the reference {wanted}, which it is not lent")
+            return self._exchange({"raised": "this function of an earlier notebook is not lent"}, [])
+        try:
+            function = function.apply if attributes else function
             result = function(*positional, **named)
         except Exception as error:
             return self._exchange({"raised": f"{type(error).__name__}: {error}"[:200]}, [])
@@ -215,18 +225,19 @@ def _exception(told: dict[str, Any]) -> BaseException:
     kinds, message, line = told["raised"], told.get("message", ""), told.get("line")
     if not isinstance(kinds, list) or not all(isinstance(kind, str) for kind in kinds) or not kinds:
         raise Malformed("an exception that is none")
-    message = str(message)
+    kinds = [safe_text(kind)[:100] for kind in kinds]
+    message = safe_text(message)[:MOST_MESSAGE]
     if kinds[0] == "MemoryError" or "allocate memory" in message or "not enough memory" in message:
         return Lost("out of memory", "it asked for more memory than there is")
     known = getattr(builtins, kinds[0], None)
     if not (isinstance(known, type) and issubclass(known, Exception)):
-        known = type(kinds[0][:100], (RuntimeError,), {})
+        known = type(kinds[0], (RuntimeError,), {})
     try:
         error: Exception = known(message)
     except Exception:  # an exception that wants other arguments, as UnicodeDecodeError does
-        error = type(kinds[0][:100], (RuntimeError,), {})(message)
+        error = type(kinds[0], (RuntimeError,), {})(message)
     error.from_student = True  # type: ignore[attr-defined]
     match line:
-        case [int(number), str(text)]:
-            error.student_line = (number, text[:200])  # type: ignore[attr-defined]
+        case [int(number), str(text)] if 0 <= number < 2**31:
+            error.student_line = (number, safe_text(text)[:200])  # type: ignore[attr-defined]
     return error

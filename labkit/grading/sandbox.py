@@ -196,14 +196,13 @@ def confine(folder: Path, readable: Sequence[Path] | None, limits: Limits) -> No
 
     readable: None for no landlock.
     """
-    grown = _virtual_size()
+    limit_memory(limits.memory)
     for kind, most in (
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_CPU, limits.processor_seconds),
         (resource.RLIMIT_FSIZE, limits.disk),
         (resource.RLIMIT_NOFILE, limits.files),
         (resource.RLIMIT_NPROC, limits.processes),
-        (resource.RLIMIT_AS, grown + limits.memory if grown else resource.RLIM_INFINITY),
     ):
         with contextlib.suppress(ValueError, OSError):
             resource.setrlimit(kind, (most, most))
@@ -212,6 +211,13 @@ def confine(folder: Path, readable: Sequence[Path] | None, limits: Limits) -> No
         kernel_calls.no_new_privileges()
     if readable is not None:
         kernel_calls.landlock([*readable, *map(Path, DEVICES)], [folder, Path("/dev/null")])
+
+
+def limit_memory(more: int) -> None:
+    """Let this process, and each that it starts, have so many bytes more than it has."""
+    if grown := _virtual_size():
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_AS, (grown + more, grown + more))
 
 
 def environment() -> dict[str, str]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import atexit
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import TypeVar
 
 from labkit.cluster import connect
-from labkit.grading.engine import Engine
+from labkit.errors import LabError
+from labkit.grading.engine import Engine, broken_off
 from labkit.grading.verdicts import Graded, Job
 
 Key = TypeVar("Key")
@@ -39,17 +41,17 @@ def grade_on(
 ) -> Iterator[tuple[Key, Graded]]:
     """The same on the cluster of the scheduler at `address`; a job whose worker dies goes to another."""
     with connect(address) as client:
-        from dask.distributed import as_completed
+        from dask.distributed import KilledWorker, as_completed
 
         ahead = AHEAD * max(1, sum(client.nthreads().values()))
         waiting = iter(jobs)
-        keys: dict[str, Key] = {}
+        sent: dict[str, tuple[Key, Job]] = {}
         done = as_completed()
 
         def submit() -> None:
             for key, job in waiting:
                 future = client.submit(_grade_there, job, pure=False, retries=2)
-                keys[future.key] = key
+                sent[future.key] = key, job
                 done.add(future)
                 return
 
@@ -57,21 +59,45 @@ def grade_on(
             submit()
         said = False
         for future in done:
-            level, graded = future.result()
-            if not said:
-                say(f"isolation on the cluster: {level}")
-                said = True
-            yield keys.pop(future.key), graded
+            key, job = sent.pop(future.key)
+            try:
+                level, graded = future.result()
+            except KilledWorker:  # several workers died of it: nothing is known of the notebook, then
+                yield key, broken_off(job, "the workers that graded it were lost")
+            else:
+                if not said:
+                    say(f"isolation on the cluster: {level}")
+                    said = True
+                yield key, graded
             submit()
 
 
 _engine: Engine | None = None
+_changing = threading.Lock()  # a worker of the cluster may have several threads
 
 
 def _grade_there(job: Job) -> tuple[str, Graded]:
-    """In a worker of the cluster: one engine for as long as the worker lives."""
+    """In a worker of the cluster: one engine for as long as the worker lives, or until it fails."""
+    engine = _started()
+    try:
+        return engine.level.sentence, engine.grade(job)
+    except LabError:
+        _stop(engine)  # the next try, here or elsewhere, starts a new one
+        raise
+
+
+def _started() -> Engine:
     global _engine
-    if _engine is None:
-        _engine = Engine([]).__enter__()
-        atexit.register(_engine.__exit__, None, None, None)
-    return _engine.level.sentence, _engine.grade(job)
+    with _changing:
+        if _engine is None:
+            _engine = Engine([]).__enter__()
+            atexit.register(_stop, _engine)
+        return _engine
+
+
+def _stop(engine: Engine) -> None:
+    global _engine
+    with _changing:
+        if _engine is engine:
+            _engine = None
+            engine.__exit__(None, None, None)

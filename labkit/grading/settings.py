@@ -13,6 +13,8 @@ from pathlib import Path
 from nbgrader import preprocessors as stock
 from nbgrader.converters import Autograde, GenerateAssignment, GenerateFeedback
 from nbgrader.coursedir import CourseDirectory
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from traitlets.config import Config
 
 from labkit.errors import LabError
@@ -38,11 +40,15 @@ def default_course() -> Path:
 
 
 def configure(c: Config, course: Path) -> Config:
-    """Put the lab's settings for the course folder `course` into nbgrader's configuration `c`."""
+    """Put the lab's settings for the course folder `course` into nbgrader's configuration `c`.
+
+    The gradebook is `gradebook.db` in that folder, or what the environment variable LABKIT_GRADEBOOK names
+    by an SQLAlchemy URL: postgresql://USER:PASSWORD@HOST/DATABASE (needs `pip install 'labkit[postgres]'`).
+    Raises LabError if that URL is none.
+    """
     c.CourseDirectory.root = str(course)
     c.CourseDirectory.course_id = "compression-lab"
-    # Several processes write grades at once; each waits its turn for up to a minute.
-    c.CourseDirectory.db_url = f"sqlite:///{course / 'gradebook.db'}?timeout=60"
+    c.CourseDirectory.db_url = gradebook_url(course)
 
     c.ClearSolutions.code_stub = {"python": CODE_STUB}
     c.ClearSolutions.text_stub = TEXT_STUB
@@ -77,6 +83,30 @@ def configure(c: Config, course: Path) -> Config:
     ]
     _put_own_programs_on_path()
     return c
+
+
+def gradebook_url(course: Path) -> str:
+    """Where the grades of a course are kept, for SQLAlchemy. LabError if LABKIT_GRADEBOOK is no URL."""
+    named = os.environ.get("LABKIT_GRADEBOOK")
+    if not named:
+        # nbgrader's own programs may write at the same time; each waits its turn for up to a minute
+        return f"sqlite:///{course / 'gradebook.db'}?timeout=60"
+    try:
+        url = make_url(named)
+        if url.drivername in ("postgres", "postgresql"):  # which driver that means depends on SQLAlchemy
+            url = url.set(drivername="postgresql+psycopg")
+        url.get_dialect().import_dbapi()
+    except (ImportError, NoSuchModuleError):
+        raise LabError(
+            f"no driver for {url.drivername} is installed: pip install 'labkit[postgres]' for PostgreSQL."
+        ) from None
+    except ArgumentError:
+        # the URL itself is not shown: it may hold a password
+        raise LabError(
+            "LABKIT_GRADEBOOK is no database URL: postgresql://USER:PASSWORD@HOST/DATABASE\n"
+            "Special characters in a password are written as %XX."
+        ) from None
+    return url.render_as_string(hide_password=False)
 
 
 def course_settings(course: Path) -> Config:

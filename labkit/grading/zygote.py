@@ -1,9 +1,10 @@
 """The warm parent: a process that has torch and the rest imported, and forks a copy for each notebook.
 
 `python -m labkit.grading.zygote students|tests FD [namespaces] [landlock] -- READABLE...` listens on the
-socket FD; on standard input comes a key, by which a checker knows who sends it a notebook. It never sees a
-test or another student's work: whatever a copy needs is sent to that copy. One kind of copies holds a
-student's code (through `keeper`), the other runs the tests (`checker`).
+socket FD; on standard input comes a key, by which a checker knows who sends it a notebook, and the end of
+that input says that the engine's process has ended, however it did. It never sees a test or another
+student's work: whatever a copy needs is sent to that copy. One kind of copies holds a student's code
+(through `keeper`), the other runs the tests (`checker`).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import select
 import signal
 import socket
 import sys
@@ -38,7 +40,12 @@ def serve(kind: str, listener: socket.socket, level: Level, readable: list[Path]
     gc.collect()
     gc.freeze()  # the copies share these pages for good
     signal.signal(signal.SIGCHLD, _reap)
+    poll = select.poll()
+    poll.register(listener, select.POLLIN)
+    poll.register(sys.stdin, select.POLLIN)
     while True:
+        if sys.stdin.fileno() in dict(poll.poll()):
+            return
         try:
             connection, _ = listener.accept()
         except OSError:
@@ -86,7 +93,7 @@ def main() -> None:
     kind, number, *rest = sys.argv[1:]
     border = rest.index("--")
     level = Level(False, "namespaces" in rest[:border], "landlock" in rest[:border])
-    key = sys.stdin.buffer.read()
+    key = bytes.fromhex(sys.stdin.readline())
     warm_up(kind)
     serve(kind, socket.socket(fileno=int(number)), level, [Path(path) for path in rest[border + 1 :]], key)
 

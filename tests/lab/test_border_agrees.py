@@ -1,0 +1,64 @@
+"""Every answer gets the same points by the grading engine as in the student's own process.
+
+A right answer that passes in the notebook must pass when it is graded, and a wrong one must lose as much.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from tests.lab.harness import Answer, Graded, answers, cells_of, grade, graded_functions, tags
+
+pytest.importorskip("nbgrader")
+
+from labkit.grading.engine import Engine
+from labkit.grading.repair import defined_names
+from labkit.grading.verdicts import Cell, Job
+from tests.lab.harness import SOURCE
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="grading needs Linux or macOS")
+
+REFERENCE = {path.stem: path.read_text(encoding="utf-8") for path in SOURCE.glob("*.ipynb")}
+# It remembers, from one test cell to the next, what it saw first. In the engine each test cell meets the
+# notebook as it stands there; the answer loses points in both.
+REMEMBERS = "remembers the first masks and never looks at the weights again"
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[Engine]:
+    with Engine([SOURCE]) as engine:
+        yield engine
+
+
+def job_of(graded: Graded, answer: Answer) -> Job:
+    """The source notebook with this answer, its other answers the reference's."""
+    cells, names = [], []
+    for cell in cells_of(graded.notebook):
+        kind = next((tag for tag in tags(cell) if tag in ("setup", "answer", "test")), None)
+        if kind is None:
+            continue
+        marks = cell["metadata"]["nbgrader"]
+        source = cell["source"]
+        if kind == "answer":
+            names += sorted(defined_names(source))
+            source = answer.source if marks["grade_id"] == graded.function else source
+        cells.append(Cell(cell["id"], kind, source, marks["grade_id"], marks.get("points") or 0.0))
+    siblings = {name: text for name, text in REFERENCE.items() if name < graded.notebook}
+    return Job(graded.notebook, tuple(cells), tuple(names), siblings, REFERENCE)
+
+
+@pytest.mark.parametrize("graded", graded_functions(), ids=lambda graded: graded.function)
+def test_the_engine_gives_what_the_students_own_process_gives(engine: Engine, graded: Graded) -> None:
+    different = []
+    for answer in answers(graded.function):
+        alone, _ = grade(graded, answer.source)
+        result = engine.grade(job_of(graded, answer))
+        points = {verdict.cell: verdict.points for verdict in result.verdicts if verdict.cell in alone}
+        if points != alone or result.attempts:
+            different.append((answer.kind, answer.title, alone, points, result.attempts))
+        if answer.kind == "wrong":
+            assert sum(points.values()) < sum(v.possible for v in result.verdicts if v.cell in alone)
+    assert [case for case in different if case[1] != REMEMBERS] == []
