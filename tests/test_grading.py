@@ -16,8 +16,9 @@ pytest.importorskip("nbgrader")
 from labkit.cli import app
 from labkit.errors import LabError
 from labkit.grading import demo
-from labkit.grading.grade import Marks, Options, Result, grade_class, submissions
+from labkit.grading.grade import Options, grade_class, submissions
 from labkit.grading.hygiene import strip
+from labkit.grading.marks import Marks, Result
 from labkit.grading.nbgrader_steps import PointsAreNumbers, ShortTracebacks
 from labkit.grading.reference import score
 from labkit.grading.release import differences, release

@@ -14,7 +14,7 @@ from labkit.errors import LabError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from labkit.grading.grade import Result
+    from labkit.grading.marks import Result
 
 Assignment = Annotated[str, typer.Argument(help="The assignment: a folder of source/.")]
 Course = Annotated[

@@ -8,7 +8,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from labkit.grading.grade import Marks, Result
+from labkit.grading.marks import Marks, Result
 from labkit.grading.reference import Run
 
 

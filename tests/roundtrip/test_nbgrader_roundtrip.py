@@ -31,8 +31,9 @@ from labkit.cli import app
 from labkit.errors import LabError
 from labkit.grading import schedule
 from labkit.grading import verdicts as verdicts_module
-from labkit.grading.grade import Options, Result, grade_class
+from labkit.grading.grade import Options, grade_class
 from labkit.grading.gradebook import GradebookWriter
+from labkit.grading.marks import Result
 from labkit.grading.release import release
 from labkit.grading.settings import course_directory
 from labkit.grading.verdicts import Verdict
