@@ -16,6 +16,7 @@ from typing import Any
 
 MOST_HEADER = 16 * 2**20
 MOST_BYTES = 512 * 2**20
+MOST_BUFFERS = 100_000
 _LENGTH = struct.Struct("!I")
 
 
@@ -74,7 +75,7 @@ class Channel:
             sound = isinstance(sizes, list) and all(type(size) is int and size >= 0 for size in sizes)
         except (ValueError, TypeError, KeyError, RecursionError):
             raise Malformed("a header that is not JSON") from None
-        if not sound or sum(sizes) > MOST_BYTES or len(sizes) > 100_000:
+        if not sound or sum(sizes) > MOST_BYTES or len(sizes) > MOST_BUFFERS:
             raise Malformed("impossible sizes")
         return header, [self._exactly(size, deadline) for size in sizes]
 

@@ -14,10 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from labkit.grading.channel import Malformed
+from labkit.grading.channel import MOST_BUFFERS, MOST_BYTES, Malformed
 
 DEEPEST = 40
-MOST_ITEMS = 200_000  # of lists and dictionaries in one value
+MOST_ITEMS = 500_000  # of lists and dictionaries in one value: a list of all weights of a ResNet-20 fits
+MOST_BITS = 10_000  # of a number; Python itself refuses to write longer ones as text
 DTYPES = {
     str(dtype).removeprefix("torch."): dtype
     for dtype in (
@@ -52,11 +53,16 @@ class Encoder:
         self.buffers: list[Any] = []
         self._known = known or (lambda value: None)
         self._graph = graph
+        self._left, self._bytes = MOST_ITEMS, MOST_BYTES
 
     def encode(self, value: Any, depth: int = 0) -> Any:
         kind = type(value)
-        if value is None or kind in (bool, int, str):
+        if value is None or kind is bool:
             return value
+        if kind is int:
+            return value if value.bit_length() <= MOST_BITS else ["o", "a number of thousands of digits"]
+        if kind is str:
+            return value if self._room(len(value) // 20) else ["o", "a text that is too long"]
         if kind is float:
             return value if math.isfinite(value) else ["f", str(value)]
         if depth > DEEPEST:
@@ -69,6 +75,8 @@ class Encoder:
             return self._array(value)
         if isinstance(value, torch.dtype):
             return ["y", NAMES[value]] if value in NAMES else ["o", str(value)]
+        if isinstance(value, tuple | list | set | frozenset | dict) and not self._room(len(value)):
+            return ["o", f"more than {MOST_ITEMS} items"]
         if isinstance(value, tuple | list | set | frozenset):
             tag = "l" if isinstance(value, list) else "u" if isinstance(value, tuple) else "s"
             return [tag, [self.encode(item, depth + 1) for item in list(value)]]
@@ -79,11 +87,21 @@ class Encoder:
             return self.encode(next(base for base in (int, float, str) if isinstance(value, base))(value))
         return ["o", f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins.")[:100]]
 
+    def _fits(self, size: int) -> bool:
+        self._bytes -= size
+        return self._bytes >= 0 and len(self.buffers) < MOST_BUFFERS
+
+    def _room(self, items: int) -> bool:
+        self._left -= items
+        return self._left >= 0
+
     def _tensor(self, value: Tensor) -> Any:
         with torch._C.DisableTorchFunctionSubclass():  # a subclass has no say in what it is
             if value.layout != torch.strided or value.device.type == "meta" or value.dtype not in NAMES:
                 return ["o", f"a tensor of layout {value.layout}, {value.dtype}, on {value.device}"]
             plain = value.detach().as_subclass(Tensor)
+        if not self._fits(plain.nbytes):
+            return ["o", "too much data"]
         graph = None
         if self._graph is not None and value.requires_grad:
             graph = len(self._graph)
@@ -96,6 +114,8 @@ class Encoder:
         array = np.asarray(value)
         if array.dtype.kind not in ARRAY_KINDS:
             return ["o", f"an array of dtype {array.dtype}"]
+        if not self._fits(array.nbytes):
+            return ["o", "too much data"]
         self.buffers.append(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
         scalar = isinstance(value, np.generic)
         return ["a", array.dtype.str, list(array.shape), len(self.buffers) - 1, scalar]

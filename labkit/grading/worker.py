@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from labkit import siblings
-from labkit.grading import arguments
+from labkit.grading.arrived import Arrived, Seen
 from labkit.grading.channel import Channel, ChannelError
 from labkit.grading.plain import Decoder, Encoder
 from labkit.grading.shell import Shell
@@ -89,8 +89,8 @@ class _Calls:
     def __init__(self, channel: Channel, names: dict[str, Any]) -> None:
         self._channel, self._names = channel, names
         self._graphs: dict[int, tuple[list[Tensor], list[Tensor]]] = {}
-        self._arrived: arguments.Arrived | None = None
-        self._seen: arguments.Seen = {}
+        self._arrived: Arrived | None = None
+        self._seen: Seen = {}
 
     def serve(self) -> None:
         seed = 42
@@ -135,7 +135,7 @@ class _Calls:
         return thing
 
     def _call(self, header: dict[str, Any], buffers: list[bytearray]) -> tuple[dict[str, Any], Encoder]:
-        arrived = self._arrived = arguments.Arrived(header, buffers, self._own, self._seen)
+        arrived = self._arrived = Arrived(header, buffers, self._own, self._seen)
         raised = result = None
         try:
             function = self._own(header["path"])
