@@ -30,6 +30,7 @@ class Rebuilt(Exception):  # noqa: N818 (it says what is the case)
 
 
 PLAIN = (bool, int, float, str, type(None))
+TOLD = (*PLAIN, Tensor, np.ndarray)  # attributes of a module whose changes are taken over
 MEMBERS = ("_parameters", "_buffers", "_modules")
 
 
@@ -198,7 +199,7 @@ def _set_gradient(tensor: Tensor, gradient: Any) -> None:
 
 
 def _apply_module(module: nn.Module, told: Any) -> None:
-    members, plain = told
+    members, rest = told
     for key, layer in module._modules.items():
         if layer is not None and members["_modules"].get(key, [None])[0] is not layer:
             raise Rebuilt(f"the net's part {key!r} is gone, or another one is in its place")
@@ -211,17 +212,21 @@ def _apply_module(module: nn.Module, told: Any) -> None:
                 value = nn.Parameter(value, bool(requires_grad))
             if mine.get(key) is not value:
                 mine[key] = value
-    before = {key: value for key, value in vars(module).items() if isinstance(value, PLAIN)}
-    for key, value in plain.items():
-        if isinstance(value, PLAIN) and (key not in before or before[key] != value):
-            vars(module)[key] = value
+    mine = vars(module)
+    for key in [key for key, value in mine.items() if isinstance(value, TOLD) and key not in rest]:
+        del mine[key]
+    for key, values in rest.items():
+        ours = key.startswith("_") and not isinstance(mine.get(key, ...), TOLD)  # torch's: hooks and the like
+        if values and isinstance(values[0], TOLD) and not ours:
+            mine[key] = values[0]
 
 
 def _apply_optimizer(optimizer: Optimizer, told: Any) -> None:
     groups, state = told
-    for mine, group in zip(optimizer.param_groups, groups, strict=True):
-        for key, value in group.items():
-            mine[key] = value
+    for mine, group in zip(optimizer.param_groups, groups, strict=False):
+        mine.update(group)
+    optimizer.param_groups[len(groups) :] = []
+    optimizer.param_groups += groups[len(optimizer.param_groups) :]
     optimizer.state.clear()
     for parameter, values in state:
         optimizer.state[parameter] = dict(values)

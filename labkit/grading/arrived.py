@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
-from labkit.grading.arguments import MEMBERS, PLAIN, Table, bytes_of, made_there
+from labkit.grading.arguments import MEMBERS, PLAIN, TOLD, Table, bytes_of, made_there
 from labkit.grading.plain import Encoder
 
 Seen = dict[int, Any]
@@ -54,7 +54,7 @@ class Arrived:
         self._seen = seen
         self.leaves: list[Tensor] = []  # what the result can be differentiated by
         self._bytes: dict[int, bytes] = {}
-        self._storages = {
+        self._storages: dict[int, torch.UntypedStorage] = {
             meta["storage"]: torch.frombuffer(buffers[meta["storage"]], dtype=torch.uint8).untyped_storage()
             if buffers[meta["storage"]]
             else torch.empty(0).untyped_storage()
@@ -73,6 +73,7 @@ class Arrived:
 
     def settle(self) -> None:
         """What is now is what the other side knows."""
+        self._places = {storage.data_ptr() for storage in self._storages.values()}
         for number, storage in self._storages.items():
             self._bytes[number] = bytes(bytes_of(storage).numpy())
         for number, array in zip(self._array_places, self.table.arrays, strict=True):
@@ -85,12 +86,14 @@ class Arrived:
         changed: dict[str, Any] = {"storages": [], "tensors": [], "arrays": [], "objects": []}
         for number, storage in self._storages.items():
             content = bytes_of(storage).numpy()
-            if not np.array_equal(content, np.frombuffer(self._bytes[number], np.uint8)):
+            before = np.frombuffer(self._bytes[number], np.uint8)
+            # of another size: whatever lies there has moved, and is told below
+            if content.size == before.size and not np.array_equal(content, before):
                 changed["storages"].append([number, encoder.encode(content)])
         for number, tensor in enumerate(self.table.tensors):
-            before, now = self._tensors[number], self._state(tensor)
-            if before != now:
-                moved = before[0] != now[0]
+            was, now = self._tensors[number], self._state(tensor)
+            if was != now:
+                moved = was[0] != now[0]
                 changed["tensors"].append(
                     [
                         number,
@@ -115,13 +118,11 @@ class Arrived:
         if not meta["leaf"]:  # it may be written into, which a leaf may not
             return self._leaf(fresh.requires_grad_()).clone()
         tensor = self._seen.get(meta["identity"])
-        if tensor is None:
+        if tensor is None or not tensor.is_leaf:
             tensor = nn.Parameter(fresh, meta["grad"]) if meta["parameter"] else fresh
             self._seen[meta["identity"]] = tensor
-        elif tensor.is_leaf:
-            tensor.data, tensor.grad = fresh, None
         else:
-            return fresh
+            tensor.data, tensor.grad = fresh, None
         tensor.requires_grad_(meta["grad"])
         return self._leaf(tensor) if meta["grad"] else tensor
 
@@ -129,15 +130,25 @@ class Arrived:
         self.leaves.append(tensor)
         return tensor
 
-    @staticmethod
-    def _state(tensor: Tensor) -> tuple[Any, ...]:
+    def _state(self, tensor: Tensor) -> tuple[Any, ...]:
         """Where its values lie, and how it takes part in gradients."""
         where = (
             tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype,
-            None if tensor.is_leaf else tensor._version,
+            None if tensor.is_leaf else tensor._version, self._content(tensor),
         )  # fmt: skip
-        gradient = tensor.grad if tensor.is_leaf else None
-        return where, tensor.requires_grad, id(gradient) if gradient is not None else None
+        return where, tensor.requires_grad, self._mark(tensor.grad if tensor.is_leaf else None)
+
+    def _mark(self, value: Any) -> Any:
+        """Equal as long as it is the same value, or the same object."""
+        if isinstance(value, PLAIN):
+            return value
+        return id(value), self._content(value) if isinstance(value, Tensor) else None
+
+    def _content(self, tensor: Tensor) -> bytes | None:
+        """The bytes of a tensor that lies in none of the storages that came: nobody else looks at those."""
+        if tensor.layout != torch.strided or tensor.untyped_storage().data_ptr() in self._places:
+            return None
+        return bytes(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy())
 
     def _described(self, thing: Any) -> Any:
         """Equal for the same thing as long as nothing of it has changed that would be told."""
@@ -145,19 +156,16 @@ class Arrived:
             return None  # the student's code goes through it; nothing of it is looked at afterwards
         if isinstance(thing, Optimizer):
             groups = [
-                {k: v if isinstance(v, PLAIN) else id(v) for k, v in group.items() if k != "params"}
+                {k: self._mark(v) for k, v in group.items() if k != "params"}
                 | {"params": [id(p) for p in group["params"]]}
                 for group in thing.param_groups
             ]
             state = [
-                (id(p), {k: v if isinstance(v, PLAIN) else id(v) for k, v in values.items()})
-                for p, values in thing.state.items()
+                (id(p), {k: self._mark(v) for k, v in values.items()}) for p, values in thing.state.items()
             ]
             return groups, state
-        members = {name: {k: id(v) for k, v in getattr(thing, name).items()} for name in MEMBERS}
-        return members | {
-            k: v if isinstance(v, PLAIN) else id(v) for k, v in vars(thing).items() if k not in members
-        }
+        members = {name: {k: self._mark(v) for k, v in getattr(thing, name).items()} for name in MEMBERS}
+        return members | {k: self._mark(v) for k, v in vars(thing).items() if k not in members}
 
 
 def _told(thing: Any, encoder: Encoder) -> Any:
@@ -172,5 +180,6 @@ def _told(thing: Any, encoder: Encoder) -> Any:
         }
         for name in MEMBERS
     }
-    plain = {key: value for key, value in vars(thing).items() if isinstance(value, PLAIN)}
-    return encoder.encode([members, plain])
+    # of others only that they are there
+    rest = {k: [v] if isinstance(v, TOLD) else [] for k, v in vars(thing).items() if k not in MEMBERS}
+    return encoder.encode([members, rest])

@@ -10,10 +10,14 @@ through the results. An exception arrives with its kind, its message and the stu
 from __future__ import annotations
 
 import builtins
+import contextlib
+import random
 import time
+import zlib
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -69,6 +73,7 @@ class Calls:
         self._reference, self._on_trouble, self._why_gone = reference, on_trouble, why_gone
         self._identities = arguments.Identities()
         self._number = 0
+        self._random = 0
 
     def names(self, wanted: list[str]) -> dict[str, Any]:
         """The student's names: callables as `Remote`, other values as they are, none that is missing."""
@@ -92,6 +97,7 @@ class Calls:
         header, buffers, table = arguments.pack((args, kwargs), self._own, self._identities)
         storages = arguments.storage_bytes(header, table)
         question = header | {"op": "call", "path": path, "call": number}
+        question |= {"grad": torch.is_grad_enabled(), "seed": self._seed()}
         leaves = [t for t in table.tensors if t.requires_grad]
         answer, received = self._exchange(question, buffers)
         try:
@@ -101,7 +107,8 @@ class Calls:
                 if asked > MOST_ASKED:
                     raise Malformed("endless questions")
                 answer, received = self._answer_reference(answer, received, table, storages)
-            arguments.apply(answer["changes"], table, storages, received)
+            if "changes" in answer or "raised" not in answer:  # none if it broke before or after the call
+                arguments.apply(answer["changes"], table, storages, received)
             if "raised" in answer:
                 raise _exception(answer)
             outputs: list[tuple[int, Tensor]] = []
@@ -129,6 +136,17 @@ class Calls:
         except (Malformed, LookupError, TypeError) as error:
             raise self._forged(str(error)) from None
         return [value if isinstance(value, Tensor) else None for value in values]
+
+    def _seed(self) -> int | None:
+        """Where a test has seeded or used random numbers since the last call, a number that follows from it.
+
+        The same seed before two calls then gives both the same random numbers, as it would here; and
+        what the test's next ones are is not to be seen from it.
+        """
+        python, numpy = random.getstate()[1], np.random.get_state(legacy=False)["state"]
+        state = torch.get_rng_state().numpy().tobytes() + numpy["key"].tobytes()
+        before, self._random = self._random, zlib.crc32(state, hash((python, numpy["pos"])) % 2**32)
+        return None if self._random == before else self._random
 
     def _with_gradients(
         self, number: int, result: Any, outputs: list[tuple[int, Tensor]], leaves: list[Tensor]
@@ -220,8 +238,13 @@ def _kept(outputs: list[tuple[int, Tensor]], number: int, tensor: Tensor) -> Ten
     return tensor
 
 
+def _pythons_own(name: str) -> type[Exception] | None:
+    kind = getattr(builtins, name, None)
+    return kind if isinstance(kind, type) and issubclass(kind, Exception) else None
+
+
 def _exception(told: dict[str, Any]) -> BaseException:
-    """The exception that the student's code raised: Python's own of that name where there is one."""
+    """The exception that the student's code raised: of Python's own kind, or of one derived from that."""
     kinds, message, line = told["raised"], told.get("message", ""), told.get("line")
     if not isinstance(kinds, list) or not all(isinstance(kind, str) for kind in kinds) or not kinds:
         raise Malformed("an exception that is none")
@@ -229,13 +252,16 @@ def _exception(told: dict[str, Any]) -> BaseException:
     message = safe_text(message)[:MOST_MESSAGE]
     if kinds[0] == "MemoryError" or "allocate memory" in message or "not enough memory" in message:
         return Lost("out of memory", "it asked for more memory than there is")
-    known = getattr(builtins, kinds[0], None)
-    if not (isinstance(known, type) and issubclass(known, Exception)):
-        known = type(kinds[0], (RuntimeError,), {})
-    try:
-        error: Exception = known(message)
-    except Exception:  # an exception that wants other arguments, as UnicodeDecodeError does
-        error = type(kinds[0], (RuntimeError,), {})(message)
+    known = next((kind for name in kinds if (kind := _pythons_own(name)) is not None), RuntimeError)
+    error = Exception()
+    with contextlib.suppress(Exception):  # it may want other arguments, as UnicodeDecodeError does
+        error = known(message)
+    if type(error).__name__ != kinds[0] or str(error) != message:
+        says = {"__init__": lambda self: None, "__str__": lambda self: message}
+        try:
+            error = type(kinds[0], (known,), says)()
+        except Exception:  # ExceptionGroup
+            error = type(kinds[0], (RuntimeError,), says)()
     error.from_student = True  # type: ignore[attr-defined]
     match line:
         case [int(number), str(text)] if 0 <= number < 2**31:

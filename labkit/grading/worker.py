@@ -93,10 +93,6 @@ class _Calls:
         self._seen: Seen = {}
 
     def serve(self) -> None:
-        seed = 42
-        random.seed(seed)
-        np.random.seed(seed)
-        torch.manual_seed(seed)
         while True:
             header, buffers = self._channel.receive()
             encoder = Encoder()
@@ -137,10 +133,15 @@ class _Calls:
     def _call(self, header: dict[str, Any], buffers: list[bytearray]) -> tuple[dict[str, Any], Encoder]:
         arrived = self._arrived = Arrived(header, buffers, self._own, self._seen)
         raised = result = None
+        if header["seed"] is not None:
+            random.seed(header["seed"])
+            np.random.seed(header["seed"])
+            torch.manual_seed(header["seed"])
         try:
             function = self._own(header["path"])
             positional, named = arrived.value
-            result = function(*positional, **named)
+            with torch.set_grad_enabled(header["grad"]):
+                result = function(*positional, **named)
         except BaseException as error:
             raised = _raised(error)
         graph: list[Tensor] = []

@@ -1,0 +1,141 @@
+"""Every case of `tests/attacks` and what it gets: here, and with stock nbgrader.
+
+    python benchmarks/attack_table.py                          # labkit's engine only: four minutes
+    python benchmarks/attack_table.py --nbgrader --only fork   # nbgrader's column too, of some cases
+
+Writes a Markdown table. nbgrader runs a case in its own process with nothing around it, so here it runs in
+bubblewrap as nobody: own processes, no network, little memory and disk, and a time limit for the notebook.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from harness import RESULTS  # noqa: E402
+
+from labkit.grading import sandbox  # noqa: E402
+from labkit.grading.attempts import attempts_in  # noqa: E402
+from labkit.grading.engine import Engine  # noqa: E402
+from labkit.grading.sandbox import Limits  # noqa: E402
+from labkit.grading.verdicts import Graded  # noqa: E402
+from tests.attacks import cheats, failures, honest, inside  # noqa: E402
+from tests.attacks.case import COURSE, Case  # noqa: E402
+from tests.attacks.inside import Inside  # noqa: E402
+
+ASSIGNMENT = "compression"
+GROUPS = {
+    "honest": honest.CASES,
+    "failures": failures.CASES,
+    "cheats": [*cheats.CASES, *cheats.PAYLOADS],
+    "who has read the grader": inside.CASES,
+}
+LIMITS = Limits(cell_seconds=4.0, memory=2**30)
+SECONDS, BYTES, DISK, PROCESSES = 90, 6 * 2**30, 2**28, 256  # for nbgrader's notebook
+# runs in bubblewrap: takes a course of one student and one notebook, says the notebook's score
+INSIDE = f"""\
+import os, resource, shutil, subprocess, sys
+course, program = "/tmp/course", [sys.executable, "-m", "nbgrader"]
+shutil.copytree(sys.argv[1], course)
+resource.setrlimit(resource.RLIMIT_AS, ({BYTES}, {BYTES}))
+resource.setrlimit(resource.RLIMIT_NPROC, ({PROCESSES}, {PROCESSES}))
+os.environ.update(LABKIT_COURSE=course, HOME="/tmp")
+program += ["autograde", "{ASSIGNMENT}"]
+done = subprocess.run(program, cwd=sys.argv[2], capture_output=True, text=True, timeout={SECONDS})
+print(done.stderr[-1000:], file=sys.stderr)
+from nbgrader.api import Gradebook
+with Gradebook("sqlite:///" + course + "/gradebook.db") as book:
+    submission = book.find_submission("{ASSIGNMENT}", "student")
+    print(*[one.score for one in submission.notebooks if one.name == sys.argv[3]])
+"""
+
+
+def cases(only: str) -> Iterator[tuple[str, Case | Inside]]:
+    for group, members in GROUPS.items():
+        yield from ((group, case) for case in members if only in case.name)
+
+
+def labkit(engine: Engine, case: Case | Inside, folder: Path) -> str:
+    """Points, what else than `passed` or `failed` there was, and whether the instructor hears of it."""
+    if isinstance(case, Case):
+        case.hand_in(folder)
+        job, sources = case.job(folder)
+    else:
+        job, sources = case.job(folder)
+    graded: Graded = engine.grade(job)
+    kinds = {verdict.kind for verdict in graded.verdicts} - {"passed", "partial", "failed"}
+    told = ["told"] if graded.attempts or attempts_in(sources) else []
+    points = f"{graded.points:g} of {sum(verdict.possible for verdict in graded.verdicts):g}"
+    return ", ".join([points, *sorted(kinds), *told])
+
+
+def prepared(folder: Path) -> Path:
+    """A course whose release and gradebook nbgrader has made."""
+    shutil.copytree(COURSE / "source", folder / "source")
+    environment = {**os.environ, "LABKIT_COURSE": str(folder)}
+    command = [sys.executable, "-m", "nbgrader", "generate_assignment", ASSIGNMENT, "--force"]
+    subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True)
+    return folder
+
+
+def nbgrader(course: Path, case: Case | Inside, folder: Path, handed_in: Path) -> str:
+    """The points that stock nbgrader gives, or that there was no end."""
+    shutil.copytree(course, folder)
+    shutil.copytree(handed_in, folder / "submitted" / "student" / ASSIGNMENT)
+    config = folder / "config"
+    config.mkdir()
+    shutil.copy(ROOT / "nbgrader_config.py", config)
+    for path in [folder, *folder.rglob("*")]:
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    name = case.notebook if isinstance(case, Inside) else inside.PRUNING
+    command = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"] if os.geteuid() == 0 else []
+    command += [sys.executable, "-c", INSIDE, str(folder), str(config), name]
+    wrapped = sandbox.bubblewrap(command, [*sandbox.readable_paths([]), folder])
+    place = wrapped.index("--tmpfs")
+    wrapped[place - 2 : place - 2] = ["--setenv", "PYTHONPATH", str(ROOT)]
+    place = wrapped.index("--tmpfs")
+    wrapped[place:place] = ["--size", str(DISK)]
+    try:
+        done = subprocess.run(wrapped, capture_output=True, text=True, timeout=SECONDS + 60, check=False)
+    except subprocess.TimeoutExpired:
+        return "no end"
+    if done.returncode:
+        return "no end" if "TimeoutExpired" in done.stderr else "no score"
+    return f"{float(done.stdout.split()[-1]):g}" if done.stdout.split() else "no score"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--nbgrader", action="store_true", help="also with stock nbgrader: an hour")
+    parser.add_argument("--only", default="", help="cases whose name has this in it")
+    parser.add_argument("--out", type=Path, default=RESULTS / "attacks.md")
+    arguments = parser.parse_args()
+    if arguments.nbgrader and not sandbox.level().bubblewrap:
+        parser.error("--nbgrader needs bubblewrap: without it these cases would harm this machine")
+    rows: list[list[str]] = []
+    with TemporaryDirectory() as scratch, Engine([COURSE], LIMITS) as engine:
+        course = prepared(Path(scratch) / "course") if arguments.nbgrader else None
+        for number, (group, case) in enumerate(cases(arguments.only)):
+            handed_in = Path(scratch) / f"case{number}"
+            row = [group, case.name.replace("|", "\\|"), labkit(engine, case, handed_in)]
+            if course is not None:
+                row.append(nbgrader(course, case, Path(scratch) / f"nbgrader{number}", handed_in))
+            rows.append(row)
+            print(json.dumps(row), flush=True)
+    head = ["group", "case", "here", *(["nbgrader"] if arguments.nbgrader else [])]
+    lines = [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows)]
+    arguments.out.write_text(f"Isolation: {engine.level.sentence}\n\n" + "\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,233 @@
+"""Attempts by somebody who has read the grader: what they ask for, take away, hand out and write.
+
+Unlike the other cases these are not bound to notebook 01.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import nbformat
+from nbformat import NotebookNode
+
+from labkit.grading.samples import fill_in
+from labkit.grading.submission import job_of, read_submission
+from labkit.grading.verdicts import Job
+from tests.attacks.case import ASSIGNMENT, GOOD, REFERENCE
+
+
+@dataclass(frozen=True)
+class Inside:
+    """A notebook with other answers, by the id of their cell, and the student's own cells in front of the first.
+
+    points: what each test cell gets at most. shows: what the first own cell must put out. told: whether the
+    instructor must hear of it.
+    """
+
+    name: str
+    notebook: str
+    answers: Mapping[str, str]
+    points: tuple[float, ...]
+    own: tuple[str, ...] = ()
+    shows: str = ""
+    told: bool = False
+
+    def job(self, folder: Path) -> tuple[Job, dict[str, str]]:
+        """(what the engine gets, the student's own code by cell)."""
+        nb: NotebookNode = nbformat.from_dict(ASSIGNMENT.released[self.notebook])
+        fill_in(nb, ASSIGNMENT.source[self.notebook])
+        for cell in nb.cells:
+            cell.source = self.answers.get(cell.id, cell.source)
+        place = next(number for number, cell in enumerate(nb.cells) if cell.id in self.answers)
+        own = [nbformat.v4.new_code_cell(text, id=f"own-{number}") for number, text in enumerate(self.own)]
+        nb.cells[place:place] = own
+        folder.mkdir(parents=True)
+        nbformat.write(nb, folder / f"{self.notebook}.ipynb")
+        submission = read_submission("student", folder, ASSIGNMENT.released)
+        job = job_of(self.notebook, submission, ASSIGNMENT, REFERENCE)
+        return job, {cell.id: cell.source for cell in job.cells if cell.kind in ("answer", "own")}
+
+
+PRUNING, FINETUNING, ITERATIVE = "01_percentile_pruning", "02_masked_finetuning", "03_iterative_pruning"
+GLOBAL, ASYMMETRIC, SYMMETRIC = (
+    "04_global_pruning",
+    "05_asymmetric_quantization",
+    "06_symmetric_quantization",
+)
+TOGETHER = "07_prune_and_quantize"
+NONE = (0.0, 0.0)
+
+
+def asking(notebook: str, path: str, arguments: str) -> Inside:
+    """An answer in notebook 02 that has the checker call `path`, as a message on the border can ask it to."""
+    answer = f"""\
+from labkit.grading.worker import _Reference
+
+def finetune_after_prune(net, trainloader, criterion, optimizer, prune=True):
+    raise ValueError("got", _Reference({notebook!r}, {path!r})({arguments}))
+"""
+    return Inside(f"asks for {path}", FINETUNING, {"finetune-after-prune": answer}, NONE, told=True)
+
+
+LENT = [
+    Inside(
+        "takes the reference of its own notebook",
+        PRUNING,
+        {
+            "prune-by-percentage": f"prune_by_percentage = labkit.from_notebook({PRUNING!r}, 'prune_by_percentage')"
+        },
+        NONE,
+        told=True,
+    ),
+    Inside(
+        "takes the reference of a later notebook",
+        PRUNING,
+        {
+            "prune-by-percentage": f"whole = labkit.from_notebook({GLOBAL!r}, 'global_prune_by_percentage')\n"
+            "def prune_by_percentage(layer, q=70.0):\n    whole(nn.Sequential(layer), q)"
+        },
+        NONE,
+        told=True,
+    ),
+    Inside(
+        "takes an earlier reference that the set-up does not take",
+        SYMMETRIC,
+        {"STE-symmetric": f"STE = labkit.from_notebook({ASYMMETRIC!r}, 'STE')"},
+        NONE,
+        told=True,
+    ),
+    asking(PRUNING, "torch.os.listdir", "'/'"),
+    asking(PRUNING, "np.fromfile", "'/etc/passwd'"),
+    asking(PRUNING, "labkit.load", "'resnet20-cifar10'"),
+    asking(PRUNING, "__builtins__.keys", ""),
+    asking(PRUNING, "prune_by_percentage.__code__.co_names.__len__", ""),
+    asking(PRUNING, "prune_by_percentage.__globals__.update", "{'np': None}"),
+    asking(PRUNING, "prune_by_percentage.__builtins__.update", "{'all': net}"),
+    asking(FINETUNING, "finetune_after_prune", "net, trainloader, criterion, optimizer"),
+    asking("../../etc", "passwd", ""),
+]
+
+# a test that goes through a net's layers has nothing to say about a net that has none
+LAYERS = [
+    Inside(
+        "takes all layers out of the net",
+        ITERATIVE,
+        {"iterative-prune": "def iterative_prune(net, *args, **options):\n    net._modules.clear()"},
+        (4.0, 0.0, 0.0),
+    ),
+    Inside(
+        "puts a batch norm in the place of every layer",
+        ITERATIVE,
+        {
+            "iterative-prune": "def iterative_prune(net, *args, **options):\n"
+            "    for name in net._modules:\n        net._modules[name] = net._modules['bn1']"
+        },
+        (4.0, 0.0, 0.0),
+    ),
+    Inside(
+        "takes all layers out of any net",
+        GLOBAL,
+        {
+            "global-prune-by-percentage": "def global_prune_by_percentage(net, q=70.0):\n    net._modules.clear()"
+        },
+        NONE,
+    ),
+    Inside(
+        "takes those layers out whose zeros came back",
+        TOGETHER,
+        {
+            "finetune-quantized": "def finetune_quantized(net, trainloader, criterion, optimizer):\n"
+            "    finetune_after_prune(net, trainloader, criterion, optimizer, prune=False)\n"
+            "    for name in ('conv1', 'conv2', 'hidden', 'final'):\n        del net._modules[name]"
+        },
+        NONE,
+    ),
+    Inside(
+        "makes the net its own layer",
+        ITERATIVE,
+        {"iterative-prune": "def iterative_prune(net, *args, **options):\n    net._modules['again'] = net"},
+        (4.0, 0.0, 0.0),
+    ),
+]
+
+MEMFD = """\
+import os, time
+files = []
+for _ in range(40):
+    files.append(os.memfd_create("x"))
+    for _ in range(30):
+        os.write(files[-1], bytes(10**6))
+time.sleep(2)
+"""
+SHARED = """\
+import mmap, os, time
+for _ in range(4):
+    if os.fork() == 0:
+        memory = mmap.mmap(-1, 300 * 10**6)
+        for place in range(0, len(memory), 4096):
+            memory[place] = 1
+        time.sleep(10)
+        os._exit(0)
+time.sleep(2)
+"""
+SYSTEM_V = """\
+import ctypes, time
+c = ctypes.CDLL(None)
+c.shmat.restype, c.shmat.argtypes = ctypes.c_void_p, [ctypes.c_int, ctypes.c_void_p, ctypes.c_int]
+c.shmdt.argtypes = [ctypes.c_void_p]
+for _ in range(12):
+    place = c.shmat(c.shmget(0, ctypes.c_size_t(10**8), 0o1600), None, 0)
+    ctypes.memset(place, 1, 10**8)
+    c.shmdt(place)
+time.sleep(2)
+"""
+
+
+def beside(name: str, own: str, shows: str, told: bool = False) -> Inside:
+    """A right answer, and an own cell in front of it that is stopped."""
+    return Inside(
+        name, PRUNING, {"prune-by-percentage": GOOD}, (5.0, 5.0), own=(own,), shows=shows, told=told
+    )
+
+
+HOGS = [
+    beside("memory in files without a place", MEMFD, "out of memory"),
+    beside("memory that processes share", SHARED, "out of memory"),
+    beside("memory in System V segments", SYSTEM_V, "out of memory"),
+    beside("an output nested 900 deep", "deep = []\nfor _ in range(900):\n    deep = [deep]\n"
+           "display({'application/json': deep, 'text/plain': 'flat'}, raw=True)", "flat"),
+    Inside(
+        "so many values that the test itself would count for minutes",
+        ASYMMETRIC,
+        {"STE": "class STE:\n    @staticmethod\n    def apply(w, bit, symmetric=False):\n        return torch.rand(6 * 10**7)"},
+        (0.0, 0.0, 0.0),
+    ),
+]  # fmt: skip
+
+
+def saying(name: str, head: str, expression: str) -> Inside:
+    """An answer that raises something hard to write down."""
+    answer = f"{head}\ndef prune_by_percentage(layer, q=70.0):\n    raise {expression}\n"
+    return Inside(name, PRUNING, {"prune-by-percentage": answer}, NONE)
+
+
+WORDS = [
+    saying("half a surrogate pair and a zero byte", "", r"ValueError('\ud800\x00\x1b[31m<script>')"),
+    saying("a message of 8 MB", "from labkit.grading import worker\nworker.MOST_MESSAGE = 10**9", "ValueError('y' * 8 * 10**6)"),
+    saying("an exception with a long name", "E = type('E', (Exception,), {})\nE.__name__ = '\\ud800<b>' * 5000", "E('x')"),
+    saying(
+        "a line that is none",
+        "from labkit.grading import worker\n"
+        "worker._raised = lambda e: {'raised': ['ValueError'], 'message': 'm', 'line': [10**300, 'z' * 10**6]}",
+        "ValueError('x')",
+    ),
+    saying(
+        "kinds that are none",
+        "from labkit.grading import worker\nworker._raised = lambda e: {'raised': ['\\x00', ''], 'message': {}}",
+        "ValueError('x')",
+    ),
+]  # fmt: skip
+
+CASES = [*LENT, *LAYERS, *HOGS, *WORDS]

@@ -1,0 +1,91 @@
+"""What somebody who has read the grader may try: it gains nothing, and the grader goes on."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("nbgrader")
+
+from labkit.grading.attempts import attempts_in
+from labkit.grading.engine import Engine
+from labkit.grading.sandbox import Limits
+from labkit.grading.verdicts import Graded
+from tests.attacks import inside
+from tests.attacks.case import COURSE, GOOD
+from tests.attacks.inside import Inside
+from tests.attacks.test_attacks import warm_copies
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="written for what Linux offers")
+
+LIMITS = Limits(cell_seconds=5.0, memory=2**29)
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[Engine]:
+    with Engine([COURSE], LIMITS) as engine:
+        yield engine
+
+
+def fewest_copies(engine: Engine) -> int:
+    """How many processes the students' warm parent keeps: one that has just ended may be seen for a moment."""
+    counts = []
+    for _ in range(20):
+        counts.append(warm_copies(engine))
+        time.sleep(0.02)
+    return min(counts)
+
+
+def words_of(graded: Graded) -> str:
+    """All text that somebody will write to a file."""
+    checks = [check for verdict in graded.verdicts for check in verdict.checks]
+    said = [text for check in checks for text in (check.sentence, check.message, check.hint or "")]
+    said += [text for verdict in graded.verdicts for text in (verdict.sentence, verdict.printed)]
+    return "".join([*said, *graded.attempts, json.dumps(graded.outputs, ensure_ascii=False)])
+
+
+@pytest.mark.parametrize("case", inside.CASES, ids=lambda case: case.name.replace(" ", "_"))
+def test_knowing_the_grader_gains_nothing(engine: Engine, case: Inside, tmp_path: Path) -> None:
+    job, sources = case.job(tmp_path / "work")
+    idle = fewest_copies(engine)
+    graded = engine.grade(job)
+    assert graded.complete
+    points = tuple(verdict.points for verdict in graded.verdicts)
+    assert len(points) == len(case.points)
+    assert all(got <= most for got, most in zip(points, case.points, strict=True)), graded.verdicts
+    if case.shows:
+        assert points == case.points, "the right answer has its points"
+        assert case.shows in str(graded.outputs["own-0"])
+    if case.told:
+        assert [*graded.attempts, *attempts_in(sources)], "the instructor should hear of it"
+    words = words_of(graded)
+    assert "\x00" not in words
+    words.encode()  # what cannot be written would stop the whole class
+    assert "passwd:" not in words
+    assert "root:x" not in words
+    for check in (check for verdict in graded.verdicts for check in verdict.checks):
+        assert len(check.message) < 600
+    assert fewest_copies(engine) == idle
+
+
+def test_own_cells_that_sleep_cost_themselves_and_not_the_hour(engine: Engine, tmp_path: Path) -> None:
+    sleeping = ("time.sleep(1.2)",) * 40
+    case = Inside(
+        "sleeps", inside.PRUNING, {"prune-by-percentage": GOOD}, (5.0, 5.0), own=("print('first')", *sleeping)
+    )
+    engine.limits = replace(LIMITS, cell_seconds=1.5)
+    begin = time.monotonic()
+    try:
+        graded = engine.grade(case.job(tmp_path / "work")[0])
+    finally:
+        engine.limits = LIMITS
+    assert tuple(verdict.points for verdict in graded.verdicts) == case.points
+    assert time.monotonic() - begin < 40
+    assert "first" in str(graded.outputs["own-0"])
+    assert "took too long" in str(graded.outputs["own-40"])
