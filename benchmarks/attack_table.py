@@ -15,7 +15,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -34,7 +34,7 @@ from tests.attacks.case import COURSE, Case  # noqa: E402
 from tests.attacks.inside import Inside  # noqa: E402
 
 ASSIGNMENT = "compression"
-GROUPS = {
+GROUPS: dict[str, Sequence[Case | Inside]] = {
     "honest": honest.CASES,
     "failures": failures.CASES,
     "cheats": [*cheats.CASES, *cheats.PAYLOADS],

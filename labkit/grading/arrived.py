@@ -53,13 +53,14 @@ class Arrived:
         self.table = Table()
         self._seen = seen
         self.leaves: list[Tensor] = []  # what the result can be differentiated by
-        self._bytes: dict[int, bytes] = {}
-        self._storages: dict[int, torch.UntypedStorage] = {
-            meta["storage"]: torch.frombuffer(buffers[meta["storage"]], dtype=torch.uint8).untyped_storage()
-            if buffers[meta["storage"]]
-            else torch.empty(0).untyped_storage()
-            for meta in header["tensors"]
-        }
+        self._bytes: dict[int, np.ndarray] = {}
+        self._storages: dict[int, torch.UntypedStorage] = {}
+        for number in {meta["storage"] for meta in header["tensors"]}:
+            # torch's own memory, which it may make larger (`out=`), and not the message's
+            own_memory = torch.empty(len(buffers[number]), dtype=torch.uint8)
+            if buffers[number]:
+                own_memory.copy_(torch.frombuffer(buffers[number], dtype=torch.uint8))
+            self._storages[number] = own_memory.untyped_storage()
         for meta in header["tensors"]:
             self.table.tensors.append(self._tensor(meta))
         for tensor, meta in zip(self.table.tensors, header["tensors"], strict=True):
@@ -75,9 +76,9 @@ class Arrived:
         """What is now is what the other side knows."""
         self._places = {storage.data_ptr() for storage in self._storages.values()}
         for number, storage in self._storages.items():
-            self._bytes[number] = bytes(bytes_of(storage).numpy())
+            self._bytes[number] = _copied(storage)
         for number, array in zip(self._array_places, self.table.arrays, strict=True):
-            self._bytes[number] = array.tobytes()
+            self._bytes[number] = array.copy()
         self._tensors = [self._state(tensor) for tensor in self.table.tensors]
         self._objects = [self._described(thing) for thing in self.table.objects]
 
@@ -85,8 +86,7 @@ class Arrived:
         """What has changed since it came, in plain data. encoder: knows the signs of the table."""
         changed: dict[str, Any] = {"storages": [], "tensors": [], "arrays": [], "objects": []}
         for number, storage in self._storages.items():
-            content = bytes_of(storage).numpy()
-            before = np.frombuffer(self._bytes[number], np.uint8)
+            content, before = _copied(storage), self._bytes[number]
             # of another size: whatever lies there has moved, and is told below
             if content.size == before.size and not np.array_equal(content, before):
                 changed["storages"].append([number, encoder.encode(content)])
@@ -104,7 +104,7 @@ class Arrived:
                     ]
                 )
         for number, array in enumerate(self.table.arrays):
-            if array.tobytes() != self._bytes[self._array_places[number]]:
+            if array.tobytes() != self._bytes[self._array_places[number]].tobytes():
                 changed["arrays"].append([number, encoder.encode(array.copy())])
         for number, thing in enumerate(self.table.objects):
             if self._objects[number] != self._described(thing):
@@ -148,7 +148,7 @@ class Arrived:
         """The bytes of a tensor that lies in none of the storages that came: nobody else looks at those."""
         if tensor.layout != torch.strided or tensor.untyped_storage().data_ptr() in self._places:
             return None
-        return bytes(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy())
+        return bytes(tensor.detach().clone().contiguous().reshape(-1).view(torch.uint8).numpy())
 
     def _described(self, thing: Any) -> Any:
         """Equal for the same thing as long as nothing of it has changed that would be told."""
@@ -166,6 +166,11 @@ class Arrived:
             return groups, state
         members = {name: {k: self._mark(v) for k, v in getattr(thing, name).items()} for name in MEMBERS}
         return members | {k: self._mark(v) for k, v in vars(thing).items() if k not in members}
+
+
+def _copied(storage: torch.UntypedStorage) -> np.ndarray:
+    """Its bytes now. A copy, because torch does not resize what numpy has seen."""
+    return bytes_of(storage).clone().numpy()
 
 
 def _told(thing: Any, encoder: Encoder) -> Any:

@@ -43,6 +43,11 @@ class Engine:
         self._hidden = list(hidden)
 
     def __enter__(self) -> Engine:
+        if sandbox.stays_root() and not (self.level.bubblewrap or self.level.namespaces):
+            raise LabError(
+                "students' code would run as root here, which could do anything to this machine:\n"
+                "grade as an ordinary user, or install bubblewrap."
+            )
         self._stack = contextlib.ExitStack()
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._folder = Path(tempfile.mkdtemp(prefix="labkit-engine-"))

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import builtins
 import contextlib
+import hashlib
 import random
 import time
-import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -73,7 +73,6 @@ class Calls:
         self._reference, self._on_trouble, self._why_gone = reference, on_trouble, why_gone
         self._identities = arguments.Identities()
         self._number = 0
-        self._random = 0
 
     def names(self, wanted: list[str]) -> dict[str, Any]:
         """The student's names: callables as `Remote`, other values as they are, none that is missing."""
@@ -97,7 +96,7 @@ class Calls:
         header, buffers, table = arguments.pack((args, kwargs), self._own, self._identities)
         storages = arguments.storage_bytes(header, table)
         question = header | {"op": "call", "path": path, "call": number}
-        question |= {"grad": torch.is_grad_enabled(), "seed": self._seed()}
+        question |= {"grad": torch.is_grad_enabled(), "seeds": _seeds()}
         leaves = [t for t in table.tensors if t.requires_grad]
         answer, received = self._exchange(question, buffers)
         try:
@@ -136,17 +135,6 @@ class Calls:
         except (Malformed, LookupError, TypeError) as error:
             raise self._forged(str(error)) from None
         return [value if isinstance(value, Tensor) else None for value in values]
-
-    def _seed(self) -> int | None:
-        """Where a test has seeded or used random numbers since the last call, a number that follows from it.
-
-        The same seed before two calls then gives both the same random numbers, as it would here; and
-        what the test's next ones are is not to be seen from it.
-        """
-        python, numpy = random.getstate()[1], np.random.get_state(legacy=False)["state"]
-        state = torch.get_rng_state().numpy().tobytes() + numpy["key"].tobytes()
-        before, self._random = self._random, zlib.crc32(state, hash((python, numpy["pos"])) % 2**32)
-        return None if self._random == before else self._random
 
     def _with_gradients(
         self, number: int, result: Any, outputs: list[tuple[int, Tensor]], leaves: list[Tensor]
@@ -231,6 +219,16 @@ class _Through(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor | None) -> Any:
         flown = ctx.calls.backward(ctx.number, list(gradients))
         return None, None, None, *([None] * ctx.count), *flown
+
+
+def _seeds() -> list[int]:
+    """For the random numbers of the next call, which are the same after the same seed, as they would be here.
+
+    Drawn from Python's, numpy's and torch's generator, which thereby move on; hashed, so that a student's
+    code cannot tell from it what a test will draw.
+    """
+    drawn = random.getrandbits(64), np.random.bytes(8), int(torch.randint(2**62, ()))
+    return [int.from_bytes(hashlib.sha256(repr(one).encode()).digest()[:4], "big") for one in drawn]
 
 
 def _kept(outputs: list[tuple[int, Tensor]], number: int, tensor: Tensor) -> Tensor:

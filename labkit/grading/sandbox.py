@@ -172,6 +172,11 @@ def become_nobody() -> None:
             kernel_calls.own_proc_files()
 
 
+def stays_root() -> bool:
+    """Whether `become_nobody` would change nothing for root: Python lies where nobody may not read."""
+    return os.geteuid() == 0 and not _everyone_may_enter(Path(os.__file__))
+
+
 def enter_namespaces(folder: Path, limits: Limits) -> bool:
     """New namespaces for this process's children, a small disk over `folder`; False if refused."""
     user, group = os.geteuid(), os.getegid()

@@ -14,6 +14,7 @@ import os
 import random
 import socket
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn
 
@@ -133,10 +134,10 @@ class _Calls:
     def _call(self, header: dict[str, Any], buffers: list[bytearray]) -> tuple[dict[str, Any], Encoder]:
         arrived = self._arrived = Arrived(header, buffers, self._own, self._seen)
         raised = result = None
-        if header["seed"] is not None:
-            random.seed(header["seed"])
-            np.random.seed(header["seed"])
-            torch.manual_seed(header["seed"])
+        python, numpy, torchs = header["seeds"]
+        random.seed(python)
+        np.random.seed(numpy)
+        torch.manual_seed(torchs)
         try:
             function = self._own(header["path"])
             positional, named = arrived.value

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,7 +16,7 @@ pytest.importorskip("nbgrader")
 
 from labkit.grading.channel import Channel, ChannelError
 from labkit.grading.remote import Calls
-from labkit.grading.worker import _Calls
+from labkit.grading.worker import _Calls, _Reference
 
 torch.set_num_threads(1)
 Serve = Callable[..., Any]
@@ -23,8 +24,12 @@ Serve = Callable[..., Any]
 
 @pytest.fixture
 def serve() -> Iterator[Serve]:
-    """serve(function, ...) -> the same functions as callables that live in another process."""
+    """serve(function, ...) -> the same functions as callables that live in another process.
+
+    At the end nobody must have been accused of sending what no honest process sends.
+    """
     children: list[tuple[int, Channel]] = []
+    accused: list[str] = []
 
     def start(*functions: Any, seconds: float = 20.0, reference: Any = None) -> Any:
         ours, theirs = socket.socketpair()
@@ -37,6 +42,8 @@ def serve() -> Iterator[Serve]:
                 _Reference.calls.serve()
             except ChannelError:
                 pass
+            except BaseException:
+                traceback.print_exc()  # ours, not the function's
             finally:
                 os._exit(0)
         theirs.close()
@@ -46,7 +53,7 @@ def serve() -> Iterator[Serve]:
             channel,
             time.monotonic() + seconds,
             reference or (lambda notebook, name: None),
-            lambda sentence: None,
+            accused.append,
             lambda: ("crashed", "gone"),
         )
         remotes = list(calls.names(list(names)).values())
@@ -57,3 +64,4 @@ def serve() -> Iterator[Serve]:
         channel.close()
         os.kill(pid, 9)
         os.waitpid(pid, 0)
+    assert accused == []

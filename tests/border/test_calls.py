@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import copy
 import os
-import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,13 +16,11 @@ from torch import nn, optim
 pytest.importorskip("nbgrader")
 
 from labkit.check import fixtures
-from labkit.grading.channel import Channel, ChannelError
 from labkit.grading.plain import Opaque
-from labkit.grading.remote import Calls, Lost, Remote
-from labkit.grading.worker import _Calls, _Reference
+from labkit.grading.remote import Lost, Remote
+from labkit.grading.worker import _Reference
 from labkit.models import prunable_layers
 
-torch.set_num_threads(1)
 Serve = Callable[..., Any]
 
 

@@ -106,7 +106,7 @@ def test_subclasses_arrive_as_what_they_are_made_of() -> None:
         torch.ones(2).to_sparse(),
         type,
     ],
-    ids=str,
+    ids=lambda value: type(value).__name__,
 )
 def test_everything_else_is_opaque(value: Any) -> None:
     assert isinstance(crossed(value), Opaque)
