@@ -14,7 +14,6 @@ import os
 import random
 import socket
 import traceback
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn
 
