@@ -14,7 +14,7 @@ STAMP := $(VENV)/.installed
 
 help: ## say what there is
 	@echo "make demo     release, run and grade the whole lab on a class of four invented students"
-	@echo "make test     every test: unit, notebooks, the way through nbgrader"
+	@echo "make test     every test: unit, notebooks, real classes and attacks through the grader"
 	@echo "make release  make notebooks/release from notebooks/source"
 	@echo "make lint     ruff and mypy"
 	@echo "make setup    only the environment, $(VENV); the others do it first when it is missing"
