@@ -27,6 +27,7 @@ from labkit.grading.outputs import safe_text
 from labkit.grading.plain import Decoder, Encoder
 
 MOST_MESSAGE = 2000
+DRAW: tuple[Callable[[], object], ...] = (random.random, np.random.random_sample, lambda: torch.rand(()))
 MOST_ASKED = 10_000  # times that one call may ask for an earlier notebook's reference
 
 
@@ -108,6 +109,9 @@ class Calls:
                 answer, received = self._answer_reference(answer, received, table, storages)
             if "changes" in answer or "raised" not in answer:  # none if it broke before or after the call
                 arguments.apply(answer["changes"], table, storages, received)
+            for drew, draw in zip(answer.get("drew", ()), DRAW, strict=False):
+                if drew is True:  # here the function would have moved this generator on
+                    draw()
             if "raised" in answer:
                 raise _exception(answer)
             outputs: list[tuple[int, Tensor]] = []
@@ -224,11 +228,16 @@ class _Through(torch.autograd.Function):
 def _seeds() -> list[int]:
     """For the random numbers of the next call, which are the same after the same seed, as they would be here.
 
-    Drawn from Python's, numpy's and torch's generator, which thereby move on; hashed, so that a student's
-    code cannot tell from it what a test will draw.
+    From the states of Python's, numpy's and torch's generator; hashed, so that a student's code cannot tell
+    from it what a test will draw.
     """
-    drawn = random.getrandbits(64), np.random.bytes(8), int(torch.randint(2**62, ()))
-    return [int.from_bytes(hashlib.sha256(repr(one).encode()).digest()[:4], "big") for one in drawn]
+    numpy = np.random.get_state(legacy=False)["state"]
+    states = (
+        str(hash(random.getstate()[1])).encode(),
+        numpy["key"].tobytes() + str(numpy["pos"]).encode(),
+        torch.get_rng_state().numpy().tobytes(),
+    )
+    return [int.from_bytes(hashlib.sha256(state).digest()[:4], "big") for state in states]
 
 
 def _kept(outputs: list[tuple[int, Tensor]], number: int, tensor: Tensor) -> Tensor:

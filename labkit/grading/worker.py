@@ -133,10 +133,9 @@ class _Calls:
     def _call(self, header: dict[str, Any], buffers: list[bytearray]) -> tuple[dict[str, Any], Encoder]:
         arrived = self._arrived = Arrived(header, buffers, self._own, self._seen)
         raised = result = None
-        python, numpy, torchs = header["seeds"]
-        random.seed(python)
-        np.random.seed(numpy)
-        torch.manual_seed(torchs)
+        _sow(header["seeds"])
+        untouched = _drawn()
+        _sow(header["seeds"])
         try:
             function = self._own(header["path"])
             positional, named = arrived.value
@@ -148,6 +147,7 @@ class _Calls:
         encoder = Encoder(arrived.table.signs(), graph)
         answer = raised or {"result": encoder.encode(result)}
         answer["changes"] = arrived.changes(encoder)
+        answer["drew"] = [now != before for now, before in zip(_drawn(), untouched, strict=True)]
         if graph:
             self._graphs[header["call"]] = (graph, arrived.leaves)
             if len(self._graphs) > GRAPHS_KEPT:
@@ -204,6 +204,17 @@ class _Reference:
         if name.startswith("__"):
             raise AttributeError(name)
         return _Reference(self._notebook, f"{self._path}.{name}")
+
+
+def _sow(seeds: list[int]) -> None:
+    random.seed(seeds[0])
+    np.random.seed(seeds[1])
+    torch.default_generator.manual_seed(seeds[2])  # a tenth of torch.manual_seed, which looks for GPUs
+
+
+def _drawn() -> tuple[Any, ...]:
+    """What each generator gives next."""
+    return random.random(), np.random.random_sample(), float(torch.rand(()))
 
 
 def _raised(error: BaseException) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from tests.attacks.case import COURSE, WRONG, WRONG_POINTS, Case
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="written for what Linux offers")
 
-LIMITS = Limits(cell_seconds=4.0, memory=2**30)
+LIMITS = Limits(cell_seconds=6.0, memory=2**30)
 LEAKS = ("READ", "FOUND", "CONNECTED", "WROTE", "same_as_numpy", "HIDDEN TESTS", "survivors(", "STASH")
 
 
@@ -79,8 +79,8 @@ def warm_copies(engine: Engine) -> int:
 
 
 def soon(holds: Callable[[], bool]) -> bool:
-    """Whether it holds within two seconds: a process that ends takes a moment."""
-    end = time.monotonic() + 2
+    """Whether it holds within ten seconds: a process that ends takes a moment, on a busy machine several."""
+    end = time.monotonic() + 10
     while not holds() and time.monotonic() < end:
         time.sleep(0.02)
     return holds()

@@ -13,6 +13,7 @@ from torch import nn, optim
 
 pytest.importorskip("nbgrader")
 
+import labkit
 from labkit.check import fixtures
 from labkit.grading.plain import MOST_ITEMS, Opaque
 from labkit.grading.worker import _Reference
@@ -223,6 +224,18 @@ def test_the_callers_seed_holds_on_the_other_side(serve: Serve) -> None:
         seed(4)
         assert first[number] == again[number]
         assert len({first[number], second[number], remote()[number]}) == 3
+
+
+def test_a_function_that_draws_nothing_leaves_the_tests_random_numbers_alone(serve: Serve) -> None:
+    def count(x: torch.Tensor) -> int:
+        return x.numel()
+
+    remote = serve(count)
+    labkit.seed_everything(5)
+    wanted = [random.random(), np.random.rand(), float(torch.rand(()))]
+    labkit.seed_everything(5)
+    remote(torch.ones(3))
+    assert [random.random(), np.random.rand(), float(torch.rand(()))] == wanted
 
 
 def test_what_a_reference_changes_on_the_way_and_what_is_changed_after_it(serve: Serve) -> None:
