@@ -45,3 +45,26 @@ def test_a_stub_gets_nothing(graded: Graded) -> None:
     scores, printed = grade(graded, signature)
     assert sum(scores.values()) == 0, printed
     assert "not answered yet" in printed
+
+
+ZEROS = """
+    layers = [part for part in net.modules() if isinstance(part, nn.Conv2d | nn.Linear)]
+    for layer in layers:
+        layer.weight.data.zero_()
+"""
+
+
+@pytest.mark.parametrize("body", [ZEROS, "    return None\n"], ids=["every weight is zero", "nothing happens"])
+@pytest.mark.parametrize(
+    "function",
+    [
+        "prune_by_percentage",
+        "finetune_after_prune",
+        "iterative_prune",
+        "global_prune_by_percentage",
+        "finetune_quantized",
+    ],
+)
+def test_the_ends_of_sparsity_earn_nothing(function: str, body: str) -> None:
+    scores, printed = grade(GRADED[function], f"def {function}(net, *args, **kwargs):\n{body}")
+    assert sum(scores.values()) == 0, printed
