@@ -168,3 +168,39 @@ def test_only_pictures_can_be_attached() -> None:
     }
     assert safe_attachments(given) == {"a.png": {"image/png": PNG}}
     assert safe_attachments(None) == safe_attachments([1]) == {}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<script>alert(1)</script>",
+        "<javascript:alert(1)>",
+        "[x](javascript:alert(1))",
+        "[x]( JaVaScript:alert(1))",
+        "[x](java&#115;cript:alert(1))",
+        "[x](< javascript:alert(1)>)",
+        "[x](\\javascript:alert(1))",
+        "![x](data:text/html;base64,AAAA)",
+        "[x][1]\n\n[1]: javascript:alert(1)",
+        "[x][1]\n\n[1]:\n  javascript:alert(1)",
+        "$\\href{javascript:alert(1)}{x}$",
+        "$\\csname href\\endcsname{javascript:alert(1)}{x}$",
+    ],
+)
+def test_nothing_in_markdown_acts(text: str) -> None:
+    markdown_mistune = pytest.importorskip("nbconvert.filters.markdown_mistune")
+    page = markdown_mistune.markdown2html_mistune(module.safe_markdown(text))
+    for acts in ("<script", 'href="', 'src="', "\\href", "\\csname"):
+        assert acts not in page
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[a](https://example.org/x?y=z) and [b](#part) and ![c](attachment:d.png) ![d](figures/e.png 'f')",
+        "[a]: https://example.org\n[the report](../report.pdf), see [1], [2]: so (a) is 3 < 4, but a[0]: 1",
+        "$w \\ge \\frac{s}{2}$ [of weights] (all)",
+    ],
+)
+def test_ordinary_markdown_stays(text: str) -> None:
+    assert module.safe_markdown(text) == text

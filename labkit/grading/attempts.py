@@ -43,7 +43,6 @@ SUSPECT = {
     "os.killpg": "stops processes",
     "signal": "handles signals",
     "os.environ": "reads the environment",
-    "os.getenv": "reads the environment",
     "os.read": "reads or writes file descriptors",
     "os.write": "reads or writes file descriptors",
     "os.dup2": "reads or writes file descriptors",
@@ -64,6 +63,7 @@ HOOKS = re.compile(
     r"ast_transformers|input_transformer|set_custom_exc|register_cell_magic|events\.register|pre_run_cell|post_run_cell"
 )
 PATCHED = ("torch", "np", "numpy", "nn", "F", "optim", "builtins", "__builtins__", "labkit", "math", "plt")
+MAGICS = re.compile(r"autoreload|config|load_ext|matplotlib|pip|time|timeit")
 SETTINGS = ("torch.backends.", "plt.style.")  # meant to be set
 LYING = {
     "__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__", "__bool__", "__float__", "__int__",
@@ -72,7 +72,9 @@ LYING = {
 }  # fmt: skip
 INSIDES = ("__code__", "__globals__", "__closure__", "__subclasses__", "__builtins__", "f_back", "f_globals")
 SYSTEM = re.compile(r"^/(?:proc|etc|usr|root|home|dev|var|sys)(?:/|$)|gradebook\.db|HIDDEN TESTS")
-SECRETS = re.compile(r"^/|\.\./|gradebook|HIDDEN TESTS|/proc/|\.ipynb$|autograded|submitted/")
+SECRETS = re.compile(
+    r"^/(?!content/|tmp/)|\.\./|gradebook|HIDDEN TESTS|/proc/|\.ipynb$|autograded|submitted/"
+)
 OPENERS = ("open", "Path", "pathlib.Path", "io.open", "os.open", "np.load", "torch.load", "json.load")
 PROGRAM = re.compile(r"^\s*(?:!|%%?(?:bash|sh|script|system|sx)\b)\s*(?P<what>.*)", re.MULTILINE)
 HARMLESS = re.compile(r"^(?:(?:python3?|\S*/python3?) -m )?pip\b|^nvidia-smi\b|^(?:ls|pwd|echo)\b|^$")
@@ -99,8 +101,25 @@ def _in_cell(source: str) -> Iterator[str]:
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return
     imported = dict(_imports(tree))
+    ordinary = {id(part) for node in ast.walk(tree) for part in _ordinary(node, imported)}
     for node in ast.walk(tree):
-        yield from _in_node(node, imported)
+        if id(node) not in ordinary:
+            yield from _in_node(node, imported)
+
+
+def _ordinary(node: ast.AST, imported: Mapping[str, str]) -> Iterator[ast.AST]:
+    """Parts of `node` that would look suspicious, but honest notebooks have them."""
+    # one variable of the environment, by name: "COLAB_GPU" is there or not
+    if isinstance(node, ast.Subscript) and _dotted(node.value, imported) == "os.environ":
+        yield node.value
+    elif isinstance(node, ast.Call) and _dotted(node.func, imported).startswith("os.environ."):
+        yield from (node.func, node.func.value) if node.args and isinstance(node.func, ast.Attribute) else ()
+    # what `%matplotlib inline` becomes when a notebook is saved as a script
+    elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args:
+        magic = node.args[0].value if isinstance(node.args[0], ast.Constant) else None
+        if node.func.attr == "run_line_magic" and isinstance(magic, str) and MAGICS.fullmatch(magic):
+            yield node.func
+            yield from ast.walk(node.func)
 
 
 def _imports(tree: ast.Module) -> Iterator[tuple[str, str]]:
@@ -122,10 +141,9 @@ def _in_node(node: ast.AST, imported: Mapping[str, str]) -> Iterator[str]:
             yield f"names {node.value[:80]}"
         elif node.value in INSIDES:
             yield f"looks inside functions ({node.value})"
-    if isinstance(node, ast.Import):
-        yield from filter(None, (_suspicion(alias.name) for alias in node.names))
-    elif isinstance(node, ast.ImportFrom):
-        yield from filter(None, (_suspicion(f"{node.module}.{alias.name}") for alias in node.names))
+    # imports alone do nothing: what they bring is told of where it is used
+    if isinstance(node, ast.ImportFrom) and node.names[0].name == "*":
+        yield from filter(None, [_suspicion(str(node.module))])
     elif isinstance(node, ast.Attribute | ast.Name) and isinstance(node.ctx, ast.Load):
         if (what := _suspicion(_dotted(node, imported))) is not None:
             yield what

@@ -32,7 +32,11 @@ _CONTROL = re.compile(r"[\x00-\x07\x0b\x0c\x0e-\x1a\x1c-\x1f\x7f-\x9f]")
 _ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b\n]*(?:\x07|\x1b\\)?|[@-Z\\^_])|\x1b")
 _TAG = re.compile(r"<(?=[A-Za-z/!?])")
 # MathJax takes these as leave to link somewhere or to restyle the page around the formula
-_LATEX_ACTS = re.compile(r"\\(?:href|url|require|style|class|cssId|html|unicode|includegraphics|def)", re.I)
+_LATEX_ACTS = re.compile(
+    r"\\(?:href|url|require|style|class|cssId|html|unicode|includegraphics|def|csname|mmlToken)", re.I
+)
+# what stands behind a link's or a definition's text, unless it leads to the web, a file or a part of the page
+_LINK = re.compile(r"\](?=[(:]\s*(?!(?:https?://|mailto:|attachment:)|\#?[\w./-]*(?:[\s)]|$)))", re.I)
 
 
 def safe_outputs(outputs: object) -> list[Output]:
@@ -85,11 +89,14 @@ def safe_text(value: object) -> str:
 
 
 def safe_markdown(text: str) -> str:
-    """Markdown whose HTML tags are text: a blank without width after `<` shows them instead of obeying them.
+    """Markdown in which nothing acts: a blank without width after its first character makes it text.
 
-    nbgrader's formgrader would otherwise take a script in an answer for a part of its own page.
+    That is for HTML tags, links to anything but the web, and formulas that link or load. nbgrader's
+    formgrader would otherwise take a script in an answer for a part of its own page.
     """
-    return _TAG.sub("<\u200b", safe_text(text))
+    for acts in (_TAG, _LATEX_ACTS, _LINK):
+        text = acts.sub(lambda match: f"{match[0][0]}\u200b{match[0][1:]}", safe_text(text))
+    return text
 
 
 def plain_text(text: str) -> str:

@@ -26,6 +26,7 @@ from labkit.grading.channel import Channel, ChannelError, Malformed
 from labkit.grading.outputs import safe_text
 from labkit.grading.plain import Decoder, Encoder
 
+MOST_NUMBER = 1_000_000  # of what a reference is called with
 MOST_MESSAGE = 2000
 DRAW: tuple[Callable[[], object], ...] = (random.random, np.random.random_sample, lambda: torch.rand(()))
 MOST_ASKED = 10_000  # times that one call may ask for an earlier notebook's reference
@@ -179,6 +180,9 @@ class Calls:
             self._on_trouble(f"its process asked for the reference {wanted}, which it is not lent")
             return self._exchange({"raised": "this function of an earlier notebook is not lent"}, [])
         try:
+            # 2**bit of such a number would keep this process busy where no alarm reaches it
+            if any(isinstance(one, int) and abs(one) > MOST_NUMBER for one in [*positional, *named.values()]):
+                raise OverflowError(f"a whole number beyond {MOST_NUMBER:,} has no use here")
             function = function.apply if attributes else function
             result = function(*positional, **named)
         except Exception as error:

@@ -90,6 +90,8 @@ class Level:
             gaps.append("stop your other programs")
         if self.bubblewrap and not self.landlock:
             gaps.append("exchange files with another student's code")
+            if not self.namespaces:
+                gaps.append("stop it")
         return "a student's code could " + " and ".join(gaps) + " (see labkit doctor)" if gaps else ""
 
     @property

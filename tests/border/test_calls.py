@@ -200,6 +200,16 @@ def test_an_earlier_notebooks_reference_runs_on_this_side(serve: Serve) -> None:
     assert zeros == int((net.head.weight == 0).sum()) == 80  # of 162, those below the median
 
 
+def test_a_reference_is_not_kept_busy_by_a_huge_number(serve: Serve) -> None:
+    def ask(net: nn.Linear) -> None:
+        reference = _Reference("05_asymmetric_quantization", "levels")
+        for bit in (10**11, -(10**11)):
+            with pytest.raises(RuntimeError, match="beyond 1,000,000"):
+                reference(bit)
+
+    serve(ask, reference=lambda *names: lambda bit: 2**bit)(nn.Linear(2, 2))
+
+
 def test_a_net_whose_quantizer_is_the_students_own(serve: Serve) -> None:
     def train(net: Any, inputs: torch.Tensor) -> float:
         net(inputs).sum().backward()

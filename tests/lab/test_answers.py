@@ -54,7 +54,7 @@ ZEROS = """
 """
 
 
-@pytest.mark.parametrize("body", [ZEROS, "    return None\n"], ids=["every weight is zero", "nothing happens"])
+@pytest.mark.parametrize("body", [ZEROS, "    return None\n"], ids=["every weight zero", "nothing done"])
 @pytest.mark.parametrize(
     "function",
     [
