@@ -36,7 +36,6 @@ SUSPECT = {
     "os.popen": "starts other programs",
     "os.exec": "starts other programs",
     "os.spawn": "starts other programs",
-    "multiprocessing": "starts other processes",
     "os.fork": "starts other processes",
     "os._exit": "ends its process",
     "os.kill": "stops processes",

@@ -30,6 +30,7 @@ from labkit.grading.sandbox import Level, Limits
 POLL_SECONDS = 0.2
 READY = b'"ready"\n'
 MOST_SOCKETS = 64
+Landlock = tuple[Sequence[Path], Sequence[Path]]  # what can be read, what can be written
 
 
 def keep(connection: socket.socket, level: Level, readable: Sequence[Path]) -> None:
@@ -40,10 +41,10 @@ def keep(connection: socket.socket, level: Level, readable: Sequence[Path]) -> N
     limits = Limits(**json.loads(message))
     os.setsid()
     sandbox.become_nobody()
-    folder, own_processes = Path(tempfile.mkdtemp(prefix="labkit-student-")), False
+    folder, own_disks = Path(tempfile.mkdtemp(prefix="labkit-student-")), None
     try:
-        own_processes = level.namespaces and sandbox.enter_namespaces(folder, limits)
-        if not own_processes:  # then the system counts all that this user runs, not the student's alone
+        own_disks = sandbox.enter_namespaces(folder, limits) if level.namespaces else None
+        if own_disks is None:  # then the system counts all that this user runs, not the student's alone
             limits = replace(limits, processes=limits.processes + _running())
         with contextlib.suppress(OSError, AttributeError):
             kernel_calls.adopt_orphans()
@@ -52,15 +53,17 @@ def keep(connection: socket.socket, level: Level, readable: Sequence[Path]) -> N
         if first == 0:
             connection.close()
             os.close(ours)
-            _first_process(descriptors, folder, readable if level.landlock else None, limits, theirs)
+            writable = [folder, *(own_disks or [])]
+            landlock = (readable, writable) if level.landlock else None
+            _first_process(descriptors, folder, landlock, limits, theirs)
         os.close(theirs)
         for descriptor in descriptors:
             os.close(descriptor)
         _say(connection, READY)
         _watch(connection, ours, first, limits)
-        _end(first, own_processes)
+        _end(first, own_disks is not None)
     finally:
-        if own_processes:
+        if own_disks:
             with contextlib.suppress(OSError):  # its disk may have been refused
                 kernel_calls.unmount(folder)
         shutil.rmtree(folder, ignore_errors=True)
@@ -77,7 +80,7 @@ def _running() -> int:
 
 
 def _first_process(
-    descriptors: Sequence[int], folder: Path, readable: Sequence[Path] | None, limits: Limits, reports: int
+    descriptors: Sequence[int], folder: Path, landlock: Landlock | None, limits: Limits, reports: int
 ) -> None:
     """Process 1 of its namespace: when it ends, the kernel ends all others. It only waits for them."""
     with contextlib.suppress(OSError, AttributeError):
@@ -87,7 +90,7 @@ def _first_process(
         status = 1
         try:
             os.close(reports)
-            _student(descriptors, folder, readable, limits)
+            _student(descriptors, folder, landlock, limits)
             status = 0
         except BaseException:
             traceback.print_exc()
@@ -102,9 +105,7 @@ def _first_process(
     os._exit(0)
 
 
-def _student(
-    descriptors: Sequence[int], folder: Path, readable: Sequence[Path] | None, limits: Limits
-) -> None:
+def _student(descriptors: Sequence[int], folder: Path, landlock: Landlock | None, limits: Limits) -> None:
     from labkit.grading import worker
 
     nothing = os.open(os.devnull, os.O_RDWR)
@@ -114,9 +115,10 @@ def _student(
     for below, above in zip(keep, [*keep[1:], os.sysconf("SC_OPEN_MAX")], strict=True):
         os.closerange(below + 1, above)
     os.environ.clear()
-    os.environ.update(sandbox.environment(), HOME=str(folder))
+    os.environ.update(sandbox.environment(), HOME=str(folder), TMPDIR=str(folder))
+    tempfile.tempdir = None  # it remembers the parent's
     os.umask(0o077)
-    sandbox.confine(folder, readable, limits)
+    sandbox.confine(folder, landlock, limits)
     os.dup2(0, 2)  # until here, what goes wrong is ours, and worth a line in the log
     control, *tests = (socket.socket(fileno=number) for number in descriptors)
     worker.run(control, tests)

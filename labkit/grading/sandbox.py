@@ -36,6 +36,7 @@ SYSTEM = (
     "/etc/fonts",
     "/etc/localtime",
 )
+SHARED_MEMORY = Path("/dev/shm")  # multiprocessing, and so a DataLoader's workers, keep their locks there
 DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 NAMESPACES = (
     kernel_calls.NEWUSER | kernel_calls.NEWPID | kernel_calls.NEWNET
@@ -179,13 +180,13 @@ def stays_root() -> bool:
     return os.geteuid() == 0 and not _everyone_may_enter(Path(os.__file__))
 
 
-def enter_namespaces(folder: Path, limits: Limits) -> bool:
-    """New namespaces for this process's children, a small disk over `folder`; False if refused."""
+def enter_namespaces(folder: Path, limits: Limits) -> list[Path] | None:
+    """New namespaces for this process's children: which places are their own small disks, None if refused."""
     user, group = os.geteuid(), os.getegid()
     try:
         kernel_calls.unshare(NAMESPACES)
     except (OSError, AttributeError):
-        return False
+        return None
     for file, text in (
         ("setgroups", "deny"),
         ("uid_map", f"{NOBODY} {user} 1"),
@@ -193,15 +194,18 @@ def enter_namespaces(folder: Path, limits: Limits) -> bool:
     ):
         with contextlib.suppress(OSError):
             Path(f"/proc/self/{file}").write_text(text)
-    with contextlib.suppress(OSError):
-        kernel_calls.mount_tmpfs(folder, limits.disk // 2**20)
-    return True
+    own = []
+    for place in (folder, SHARED_MEMORY):
+        with contextlib.suppress(OSError):
+            kernel_calls.mount_tmpfs(place, limits.disk // 2**20)
+            own.append(place)
+    return own
 
 
-def confine(folder: Path, readable: Sequence[Path] | None, limits: Limits) -> None:
+def confine(folder: Path, landlock: tuple[Sequence[Path], Sequence[Path]] | None, limits: Limits) -> None:
     """The last steps, in the process that will run a student's code: limits, landlock, the folder.
 
-    readable: None for no landlock.
+    landlock: what may be read and what may be written; None to go without.
     """
     limit_memory(limits.memory)
     for kind, most in (
@@ -216,8 +220,9 @@ def confine(folder: Path, readable: Sequence[Path] | None, limits: Limits) -> No
     os.chdir(folder)
     with contextlib.suppress(OSError, AttributeError):
         kernel_calls.no_new_privileges()
-    if readable is not None:
-        kernel_calls.landlock([*readable, *map(Path, DEVICES)], [folder, Path("/dev/null")])
+    if landlock is not None:
+        readable, writable = landlock
+        kernel_calls.landlock([*readable, *map(Path, DEVICES)], [*writable, Path("/dev/null")])
 
 
 def limit_memory(more: int) -> None:

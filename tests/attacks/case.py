@@ -23,7 +23,7 @@ def prune_by_percentage(layer, q=70.0):
     weight.mul_(weight.abs() >= threshold)
 """
 WRONG = GOOD.replace("weight.abs()", "weight")  # the percentile of the signed weights
-WRONG_POINTS = 7.0
+WRONG_POINTS = 5.0
 
 
 @dataclass(frozen=True)

@@ -85,6 +85,19 @@ CASES = [
         before="net = nn.Linear(3, 1)\nopt = optim.SGD(net.parameters(), 0.1)\n"
         "for _ in range(5):\n    opt.zero_grad()\n    net(torch.ones(2, 3)).sum().backward()\n    opt.step()",
     ),
+    Case(
+        "a loader with workers, a pool",
+        GOOD + "    assert (batches, absolute) == (2, [1, 2])\n",
+        before="import multiprocessing\nfrom torch.utils.data import DataLoader\n"
+        "batches = len(list(DataLoader(list(range(8)), batch_size=4, num_workers=2)))\n"
+        "with multiprocessing.Pool(2) as pool:\n    absolute = pool.map(abs, [-1, 2])",
+    ),
+    Case(
+        "a temporary file",
+        GOOD + "    assert kept == b'mine'\n",
+        before="import tempfile\nwith tempfile.NamedTemporaryFile() as file:\n"
+        "    file.write(b'mine')\n    file.flush()\n    kept = open(file.name, 'rb').read()",
+    ),
     Case("sets threads and seeds", before="torch.set_num_threads(4)\ntorch.manual_seed(1)\nnp.random.seed(2)"),
     Case("writes a file of notes", before="with open('notes.txt', 'w') as f:\n    f.write('hello')\nopen('notes.txt').read()"),
     Case(
