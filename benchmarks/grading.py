@@ -1,6 +1,6 @@
 """How fast a class is graded: `labkit grade` against stock `nbgrader autograde`, and against the bare cells.
 
-    python benchmarks/grading.py                  # 20 submissions, in turn: half an hour
+    python benchmarks/grading.py                  # 20 submissions each way, twice: half an hour
     python benchmarks/grading.py --large 1000     # a large class, labkit only: submissions a minute, memory
 
 Submissions are the release filled in with answers of `tests/lab`: each student's are others. The floor is the
@@ -118,24 +118,23 @@ def floor(course: Path) -> float:
 
 
 def compare(students: int, rounds: int) -> dict[str, object]:
-    """Each round grades its share of the students in all three ways, in turn."""
-    share = students // rounds
+    """Each round grades so many students' submissions, others than before, in all three ways, in turn."""
     seconds: dict[str, list[float]] = {"nbgrader": [], "labkit": [], "floor": []}
     with TemporaryDirectory() as scratch:
-        make_class(Path(scratch) / "class", students)
+        make_class(Path(scratch) / "class", students * rounds)
         for number in range(rounds):
             for name, side in (("nbgrader", nbgrader), ("labkit", labkit), ("floor", floor)):
                 folder = Path(scratch) / f"{name}{number}"
-                took = side(part_of(Path(scratch) / "class", number * share, share, folder))
+                took = side(part_of(Path(scratch) / "class", number * students, students, folder))
                 seconds[name].append(took)
-                print(f"round {number + 1}, {name}: {share} submissions in {took:.1f} s", flush=True)
+                print(f"round {number + 1}, {name}: {students} submissions in {took:.1f} s", flush=True)
     ratios = {
         "nbgrader / labkit": [a / b for a, b in zip(seconds["nbgrader"], seconds["labkit"], strict=True)],
         "labkit / floor": [a / b for a, b in zip(seconds["labkit"], seconds["floor"], strict=True)],
     }
     for name, values in ratios.items():
         print(f"{name}: {statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})")
-    return {"students": share * rounds, "rounds": rounds, "seconds": seconds, "ratios": ratios}
+    return {"students": students, "rounds": rounds, "seconds": seconds, "ratios": ratios}
 
 
 def large(students: int) -> dict[str, object]:
