@@ -72,21 +72,23 @@ def part_of(course: Path, first: int, count: int, folder: Path) -> Path:
     shutil.copytree(course / "release", folder / "release")
     for student in sorted((course / "submitted").iterdir())[first : first + count]:
         shutil.copytree(student, folder / "submitted" / student.name)
+    run_nbgrader(
+        folder, "generate_assignment", ASSIGNMENT, "--force"
+    )  # both find a gradebook, as in a course
     return folder
 
 
 def nbgrader(course: Path) -> float:
     """Seconds of `nbgrader autograde`, with the repository's configuration."""
-    env = {**os.environ, "LABKIT_COURSE": str(course)}
-    program = [sys.executable, "-m", "nbgrader"]
-
-    def run(*arguments: str) -> None:
-        subprocess.run([*program, *arguments], cwd=ROOT, env=env, check=True, capture_output=True)
-
-    run("generate_assignment", ASSIGNMENT, "--force")
     start = time.perf_counter()
-    run("autograde", ASSIGNMENT)
+    run_nbgrader(course, "autograde", ASSIGNMENT)
     return time.perf_counter() - start
+
+
+def run_nbgrader(course: Path, *arguments: str) -> None:
+    command = [sys.executable, "-m", "nbgrader", *arguments]
+    env = {**os.environ, "LABKIT_COURSE": str(course)}
+    subprocess.run(command, cwd=ROOT, env=env, check=True, capture_output=True)
 
 
 def labkit(course: Path) -> float:

@@ -10,9 +10,8 @@ import hashlib
 import json
 import os
 import pickle
-import tempfile
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from labkit.errors import LabError
+from labkit.files import write_atomically
 from labkit.models import Quantizer, ResNet, resnet20
 from labkit.paths import shipped_data
 
@@ -145,20 +145,3 @@ def weights_sha256(net: nn.Module) -> str:
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
         digest.update(value.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
-
-
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Call `write` with a temporary path beside `path`, then put that file in place at once.
-
-    Whoever reads sees the old file or the new one, also after a kill in between.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, part = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-    os.close(handle)
-    try:
-        write(Path(part))
-        os.chmod(part, 0o644)  # mkstemp makes it private; shared course folders need it readable
-        os.replace(part, path)
-    except BaseException:
-        Path(part).unlink(missing_ok=True)
-        raise

@@ -1,8 +1,11 @@
-"""Where labkit's own files lie: shipped weights and the report's tables."""
+"""Where things lie: shipped weights, the report's tables, the course."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+
+from labkit.errors import LabError
 
 _PACKAGE = Path(__file__).resolve().parent
 
@@ -11,3 +14,16 @@ def shipped_data() -> Path:
     """The folder with `checkpoints/` and `report/`: inside an installed package, `data/` in a checkout."""
     installed = _PACKAGE / "data"
     return installed if installed.is_dir() else _PACKAGE.parent / "data"
+
+
+def default_course() -> Path:
+    """The course folder: LABKIT_COURSE if it is set, else `notebooks/` here or in labkit's own checkout."""
+    if named := os.environ.get("LABKIT_COURSE"):
+        return Path(named).resolve()
+    for folder in (Path.cwd(), Path(__file__).resolve().parents[1]):
+        if (folder / "notebooks" / "source").is_dir():
+            return folder / "notebooks"
+    raise LabError(
+        "no course folder: there is no notebooks/source here.\n"
+        "Run this in a checkout of the lab, or name the folder that holds source/: --course FOLDER"
+    )

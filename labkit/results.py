@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from labkit.checkpoints import write_atomically
 from labkit.errors import LabError
+from labkit.files import write_atomically
 from labkit.paths import shipped_data
 from labkit.runs import Run
 

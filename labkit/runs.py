@@ -17,8 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from labkit.checkpoints import weights_sha256, write_atomically
+from labkit.checkpoints import weights_sha256
 from labkit.datasets import ImageSet
+from labkit.files import write_atomically
 
 
 @dataclass

@@ -9,13 +9,13 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
-from labkit.check.engine import Outcome
 from labkit.grading.autograded import Autograded, autograded
 from labkit.grading.grade import prepared_release
 from labkit.grading.gradebook import GradebookWriter
 from labkit.grading.repair import repair
 from labkit.grading.samples import fill_in
 from labkit.grading.verdicts import Graded, Verdict
+from labkit.outcomes import Outcome
 from tests.roundtrip.tiny_course import write_course
 
 ASSIGNMENT = "compression"

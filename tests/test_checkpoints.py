@@ -18,8 +18,8 @@ from labkit.checkpoints import (
     save,
     sha256,
     weights_sha256,
-    write_atomically,
 )
+from labkit.files import write_atomically
 from labkit.models import resnet20
 
 

@@ -9,7 +9,6 @@ from typer.testing import CliRunner
 
 pytest.importorskip("nbgrader")
 
-from labkit.check.engine import Outcome
 from labkit.cli import app
 from labkit.grading.classreport import (
     HandedIn,
@@ -23,6 +22,7 @@ from labkit.grading.classreport import (
 from labkit.grading.exports import Check, Grades
 from labkit.grading.likeness import pieces, suspicious_pairs
 from labkit.grading.verdicts import Verdict
+from labkit.outcomes import Outcome
 from tests.conftest import REPOSITORY
 from tests.lab.harness import answers
 from tests.roundtrip.tiny_course import write_course

@@ -14,11 +14,11 @@ import pytest
 
 pytest.importorskip("nbgrader")
 
-from labkit.check.engine import Outcome
 from labkit.grading.autograded import Autograded, read_autograded, write_autograded
 from labkit.grading.feedback import coloured, notebook_page, write_feedback
 from labkit.grading.gradebook import CellGrade, NotebookGrades
 from labkit.grading.verdicts import Graded, Verdict
+from labkit.outcomes import Outcome
 from tests import graded_course as made
 from tests.graded_course import ASSIGNMENT, FIRST, SECOND, Course, graded, hand_out, named
 from tests.roundtrip.tiny_course import SECRET

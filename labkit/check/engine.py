@@ -11,7 +11,6 @@ import contextlib
 import inspect
 import io
 import linecache
-import textwrap
 import traceback
 import warnings
 from collections.abc import Callable
@@ -22,8 +21,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from labkit.outcomes import Outcome
+
 CheckFunction = Callable[[Any], object]
-MARKS = {"passed": "✓", "failed": "✗", "skipped": "–"}
 
 
 class Failed(Exception):  # noqa: N818 (a verdict, not an error)
@@ -72,30 +72,6 @@ def as_array(value: Any) -> np.ndarray:
     if isinstance(value, bool) or value is None:
         raise TypeError
     return np.asarray(value, dtype=np.float64)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What one check came to."""
-
-    sentence: str
-    state: str  # passed, failed or skipped
-    points: float
-    message: str = ""
-    hint: str | None = None
-
-    @property
-    def earned(self) -> float:
-        return self.points if self.state == "passed" else 0.0
-
-    def lines(self, with_points: bool) -> str:
-        marks = f" {self.earned:g}/{self.points:g}" if with_points else ""
-        text = f"  {MARKS[self.state]}{marks} {self.sentence}"
-        if self.message:
-            text += "\n" + textwrap.indent(textwrap.fill(self.message, 96, break_long_words=False), "      ")
-        if self.hint:
-            text += "\n" + textwrap.indent(textwrap.fill(f"Hint: {self.hint}", 96), "      ")
-        return text
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,11 @@ import nbformat
 from nbformat import NotebookNode
 from nbgrader.utils import parse_utc
 
-from labkit.check.engine import Outcome
-from labkit.checkpoints import write_atomically
+from labkit.files import write_atomically
 from labkit.grading.outputs import Output, safe_attachments, safe_markdown, safe_outputs, stream
 from labkit.grading.repair import EXPERIMENT, grade_id_of
 from labkit.grading.verdicts import Graded, Verdict
+from labkit.outcomes import Outcome
 
 TAGS = {"setup", "answer", "test", "question", EXPERIMENT}  # an own tag would become part of a page's HTML
 NOTES_CELL = "labkit-mended"

@@ -34,6 +34,7 @@ from labkit.grading.remote import Calls, Lost
 from labkit.grading.sandbox import Limits
 from labkit.grading.student import Student
 from labkit.grading.verdicts import Cell, Graded, Job, Verdict, VerdictKind
+from labkit.outcomes import Outcome
 
 MOST_STARTS = 12  # of one notebook: each lost cell is one
 GRACE = 2.0  # seconds for a test itself, after the last that a student's code may have
@@ -156,6 +157,8 @@ class Checker:
                     self._own_seconds -= (time.monotonic() - begin) * (cell.kind == "own")
                 if record and cell.id not in self._outputs:
                     self._outputs[cell.id] = safe_outputs(header.get("outputs"))
+            cell = None
+            student.control.send({"op": "done"}, (), deadline)
         except ChannelError as error:
             self._cell_lost(cell, error, student)
             return False
@@ -217,7 +220,7 @@ class Checker:
             engine.observer = None
         return self._scored(cell, value, _outcomes(reports), printed)
 
-    def _scored(self, cell: Cell, value: Any, checks: tuple[engine.Outcome, ...], printed: str) -> Verdict:
+    def _scored(self, cell: Cell, value: Any, checks: tuple[Outcome, ...], printed: str) -> Verdict:
         number = isinstance(value, int | float) and not isinstance(value, bool)
         if not number or not 0 <= value <= cell.points:
             sentence = f"This test cell ended without a number of points from 0 to {cell.points:g}."
@@ -285,7 +288,7 @@ def _seed() -> None:
     torch.manual_seed(42)
 
 
-def _outcomes(reports: list[engine.Report]) -> tuple[engine.Outcome, ...]:
+def _outcomes(reports: list[engine.Report]) -> tuple[Outcome, ...]:
     """What the checks came to; a message that holds a student's text holds only what every file can."""
     return tuple(
         replace(outcome, message=safe_text(outcome.message), hint=outcome.hint and safe_text(outcome.hint))

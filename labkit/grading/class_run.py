@@ -6,12 +6,14 @@ Whatever goes wrong with one student is a note of that student; nobody else's wo
 from __future__ import annotations
 
 import hashlib
+import platform
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from importlib.metadata import version
 from pathlib import Path
 
-from labkit.checkpoints import write_atomically
+from labkit.files import write_atomically
 from labkit.grading.attempts import attempts_in
 from labkit.grading.autograded import (
     Autograded,
@@ -28,7 +30,6 @@ from labkit.grading.marks import Marks, Result
 from labkit.grading.submission import Assignment, Submission, cells_of, job_of, read_submission
 from labkit.grading.unchanged import Record, Records
 from labkit.grading.verdicts import Graded, Job
-from labkit.reproducible import environment
 
 LOST = ("timeout", "out of memory", "crashed", "error")  # kinds of verdicts that the instructor hears of
 Say = Callable[[str], object]
@@ -51,7 +52,7 @@ class ClassRun:
         self._done, self._notebook, self._force = done, notebook, force
         self._records = Records(course, assignment, lab.source)
         self._reference = lab.texts()
-        self._environment = {key: str(value) for key, value in environment().items()}
+        self._environment = _environment()
         self._waiting: dict[str, _Waiting] = {}
         self._graded: dict[str, int] = {}
         self._broken: dict[str, str] = {}  # student -> what the instructor is told
@@ -219,3 +220,13 @@ def _by_hand(grades: dict[str, NotebookGrades]) -> str:
     ]
     said = [(name, sorted(one.comments.items())) for name, one in sorted(grades.items())]
     return hashlib.sha256(repr((given, said)).encode()).hexdigest()
+
+
+def _environment() -> dict[str, str]:
+    """What grading may depend on; asked without importing torch, which this process has no use for."""
+    packages = {name: version(name) for name in ("torch", "numpy")}
+    return {
+        "python": platform.python_version(),
+        **packages,
+        "system": f"{platform.system()} {platform.machine()}",
+    }

@@ -14,8 +14,8 @@ import nbformat
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from nbformat import NotebookNode
 
-from labkit.checkpoints import write_atomically
 from labkit.errors import LabError
+from labkit.files import write_atomically
 from labkit.grading.autograded import read_autograded
 from labkit.grading.exports import Grades, read_grades
 from labkit.grading.likeness import Pair, suspicious_pairs

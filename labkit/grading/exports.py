@@ -17,7 +17,7 @@ from typing import Any
 
 from nbgrader.api import Gradebook
 
-from labkit.checkpoints import write_atomically
+from labkit.files import write_atomically
 from labkit.grading.settings import course_directory
 
 FROM_PLATFORM = re.compile(r"(?P<who>.+)_(?P<id>\d+)")  # the names that `labkit collect` gives

@@ -24,13 +24,13 @@ from pygments import highlight  # type: ignore[import-untyped]
 from pygments.formatters import HtmlFormatter  # type: ignore[import-untyped]
 from pygments.lexers import PythonLexer  # type: ignore[import-untyped]
 
-from labkit.check.engine import MARKS
-from labkit.checkpoints import write_atomically
+from labkit.files import write_atomically
 from labkit.grading.autograded import Autograded
 from labkit.grading.gradebook import NO_RESPONSE, CellGrade, NotebookGrades
 from labkit.grading.outputs import MOST_TEXT, PICTURES, plain_text
 from labkit.grading.repair import EXPERIMENT, grade_id_of
 from labkit.grading.verdicts import Verdict
+from labkit.outcomes import MARKS
 
 MOST_COLOURED = 20_000  # characters of a cell; beyond it a highlighter's time is not worth it
 CODE_CUT = "\n[cut here: the cell is too long to show]"

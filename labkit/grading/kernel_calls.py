@@ -15,6 +15,7 @@ NEWUSER, NEWPID, NEWNET = 0x10000000, 0x20000000, 0x40000000
 
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE = 1, 4
 _PR_SET_NO_NEW_PRIVS, _PR_SET_CHILD_SUBREAPER = 38, 36
+_MADV_HUGEPAGE, _MADV_COLLAPSE, _HUGE = 14, 25, 1 << 21
 _MS_NOSUID_NODEV, _MS_REC_PRIVATE, _MNT_DETACH = 0x2 | 0x4, 0x4000 | 0x40000, 2
 
 # landlock's system calls have these numbers on every architecture
@@ -56,6 +57,24 @@ def mount_tmpfs(target: Path, megabytes: int) -> None:
 def unmount(target: Path) -> None:
     """Take away what `mount_tmpfs` put there."""
     _check(_libc().umount2(str(target).encode(), _MNT_DETACH))
+
+
+def gather_in_huge_pages() -> None:
+    """Move this process's own memory into pages of 2 MiB where the kernel has them free (Linux 6.1).
+
+    A fork then copies a few hundred entries instead of a hundred thousand.
+    """
+    libc = _libc()
+    libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        span, rights, *_, name = [*line.split(maxsplit=5), ""][:6]
+        if rights != "rw-p" or name not in ("", "[heap]"):
+            continue
+        begin, end = (int(number, 16) for number in span.split("-"))
+        begin, end = -(-begin // _HUGE) * _HUGE, end // _HUGE * _HUGE
+        if begin < end and libc.madvise(begin, end - begin, _MADV_HUGEPAGE) == 0:
+            for page in range(begin, end, _HUGE):
+                libc.madvise(page, _HUGE, _MADV_COLLAPSE)  # one that stays as it is does no harm
 
 
 def die_with_parent(signal: int = 9) -> None:

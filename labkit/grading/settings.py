@@ -26,19 +26,6 @@ TEXT_STUB = "*Your answer here.*"
 CELL_SECONDS = 120  # a graded cell takes about a second; the first one also imports torch
 
 
-def default_course() -> Path:
-    """The course folder: LABKIT_COURSE if it is set, else `notebooks/` here or in labkit's own checkout."""
-    if named := os.environ.get("LABKIT_COURSE"):
-        return Path(named).resolve()
-    for folder in (Path.cwd(), Path(__file__).resolve().parents[2]):
-        if (folder / "notebooks" / "source").is_dir():
-            return folder / "notebooks"
-    raise LabError(
-        "no course folder: there is no notebooks/source here.\n"
-        "Run this in a checkout of the lab, or name the folder that holds source/: --course FOLDER"
-    )
-
-
 def configure(c: Config, course: Path) -> Config:
     """Put the lab's settings for the course folder `course` into nbgrader's configuration `c`.
 

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import labkit
-from labkit.checkpoints import write_atomically
+from labkit.files import write_atomically
 
 
 @dataclass

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:  # torch comes with it, which the process that starts the engine need not wait for
-    from labkit.check.engine import Outcome
+    from labkit.outcomes import Outcome
 
 CellKind = Literal["setup", "answer", "test", "own"]
 VerdictKind = Literal[

@@ -61,16 +61,14 @@ class _Notebook:
                 case "snapshot":
                     self._snapshot(header["number"])
                     answered = {}
+                case "done":
+                    os._exit(0)  # from now on the first process sees how a snapshot ends
             self._control.send(answered)
 
     def _snapshot(self, number: int) -> None:
-        between = os.fork()
-        if between:
-            os.waitpid(between, 0)
+        if os.fork():
             self._tests[number].close()  # the snapshot's alone, so that its end is noticed
             return
-        if os.fork():
-            os._exit(0)  # an orphan's end is seen by the first process, not by the student's code
         mine = self._tests[number]
         for channel in (self._control, *self._tests):
             if channel is not mine:

@@ -9,8 +9,8 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from labkit import plots
-from labkit.checkpoints import write_atomically
 from labkit.errors import LabError
+from labkit.files import write_atomically
 from labkit.models import prunable_layers, resnet20
 from labkit.plots import Picture
 from labkit.reproduce.recipes import RECIPES

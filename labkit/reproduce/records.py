@@ -16,8 +16,9 @@ from typing import Any
 
 from safetensors.torch import save_file
 
-from labkit.checkpoints import read_weights, write_atomically
+from labkit.checkpoints import read_weights
 from labkit.errors import LabError
+from labkit.files import write_atomically
 from labkit.reproduce.jobs import Job, Outcome, Series
 
 Record = dict[str, Any]

@@ -24,7 +24,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from labkit.checkpoints import write_atomically
+from labkit.files import write_atomically
 from labkit.models import quantized_layers
 from labkit.sparsity import html_table
 from labkit.storage.codec import Packer, Reader, StorageError, stored_state

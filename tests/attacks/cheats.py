@@ -133,7 +133,7 @@ CASES = [
     Cheat("traces its parent", before="import ctypes, os\nprint('TRACED', [ctypes.CDLL(None).ptrace(16, p, 0, 0) for p in (1, 2, os.getppid())].count(0))"),
     Cheat("reads the environment", before="import os\nprint('READ', {k: v for k, v in os.environ.items() if 'LABKIT_R' in k or 'TOKEN' in k or 'AWS' in k or 'COURSE' in k})"),
     Cheat("opens sockets", before="import socket\nfor host in ('127.0.0.1', '1.1.1.1', '169.254.169.254'):\n    try:\n        socket.create_connection((host, 80), 1)\n        print('CONNECTED')\n    except OSError:\n        pass"),
-    Cheat("writes everywhere", before="import os\nfor p in ('/tmp/x', '/etc/x', '/usr/x', '/home/x', '/x', '/dev/shm/x'):\n    try:\n        open(p, 'w').write('x'); print('WROTE', p)\n    except OSError:\n        pass"),
+    Cheat("writes everywhere", before="import os\nfor p in ('/tmp/x', '/etc/x', '/usr/x', '/home/x', '/x', '/dev/x'):\n    try:\n        open(p, 'w').write('x'); print('WROTE', p)\n    except OSError:\n        pass"),
     Cheat("forged messages on every socket", before=FORGED),
     Cheat("forged messages while it is called", in_answer("exec(forged)", f"forged = {FORGED!r}")),
     Cheat("answers before it is asked, from a daemon", before="import os, time\nif os.fork() == 0:\n    while True:\n        exec(forged)\n        time.sleep(0.01)\nforged = " + repr(FORGED)),

@@ -145,6 +145,17 @@ def test_an_error_message_carries_200_characters_at_most(engine: Engine, tmp_pat
     assert sum(points(graded)) == 0
 
 
+def test_what_one_leaves_in_shared_memory_is_gone_for_the_next(engine: Engine, tmp_path: Path) -> None:
+    if not engine.level.namespaces:
+        pytest.skip("no namespaces here")
+    leaves = "open('/dev/shm/left', 'w').write('x')\nimport os\nprint('THERE', os.listdir('/dev/shm'))"
+    looks = "import os\nprint('THERE', os.listdir('/dev/shm'))"
+    for name, own, there in (("leaves", leaves, "THERE ['left']"), ("looks", looks, "THERE []")):
+        graded, _ = grade(engine, Case(name, before=own), tmp_path / name)
+        assert there in str(graded.outputs)
+    assert not Path("/dev/shm/left").exists()
+
+
 LEVELS = [
     Level(False, True, True),
     Level(False, False, True),
