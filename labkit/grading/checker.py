@@ -76,6 +76,7 @@ class Checker:
         self._starts = 0
         self._own_seconds = OWN_CELLS * limits.cell_seconds
         self._siblings = job.siblings
+        self._places: dict[int, int] = {}  # number of a test cell -> that of the first one in its place
         self._lent: dict[tuple[str, str], Any] = {}  # what the set-up cells take from earlier notebooks
 
     def grade(self) -> Graded:
@@ -94,8 +95,12 @@ class Checker:
                     student = student or self._ready(first=False)
                     verdict = self._verdict(cell, student, number, namespace)
                     verdicts.append(verdict)
+                    shared = self._places.get(number + 1) == self._places.get(number)
                     number += 1
-                    if verdict.kind in ("timeout", "out of memory") and student is not None:
+                    spent = verdict.kind in ("timeout", "out of memory") or (
+                        verdict.kind == "crashed" and shared
+                    )
+                    if student is not None and spent:
                         student.stop()
                         student = None
         finally:
@@ -127,7 +132,7 @@ class Checker:
 
     def _run_cells(self, student: Student, record: bool) -> bool:
         cell: Cell | None = None
-        number = 0
+        number, place = 0, None
         deadline = time.monotonic() + self._limits.cell_seconds
         try:
             student.control.send(
@@ -142,10 +147,14 @@ class Checker:
                     continue
                 deadline = time.monotonic() + self._limits.cell_seconds
                 if cell.kind == "test":
-                    student.control.send({"op": "snapshot", "number": number}, (), deadline)
-                    student.control.receive(deadline)
+                    if place is None:  # nothing was run since the last one
+                        place = number
+                        student.control.send({"op": "snapshot", "number": place}, (), deadline)
+                        student.control.receive(deadline)
+                    self._places[number] = place
                     number += 1
                     continue
+                place = None
                 if cell.kind == "own" and self._own_seconds <= 0 and cell.id not in self._outputs:
                     self._not_run(cell, "timeout", "the cells before it took too long")
                     continue
@@ -196,7 +205,11 @@ class Checker:
             return verdict(kind, sentence=_sentence(why))  # type: ignore[arg-type]
         deadline = time.monotonic() + self._limits.cell_seconds
         calls = Calls(
-            student.tests[number], deadline, self._reference, self._attempts.append, student.why_gone
+            student.tests[self._places[number]],
+            deadline,
+            self._reference,
+            self._attempts.append,
+            student.why_gone,
         )
         reports: list[engine.Report] = []
         _seed()

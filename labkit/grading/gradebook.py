@@ -152,7 +152,9 @@ class GradebookWriter:
         except MissingEntry:
             return {}
         try:
-            return {str(notebook.name): self._grades(notebook) for notebook in submission.notebooks}
+            notebooks = list(submission.notebooks)
+            grades, comments = self._of(Grade, *notebooks), self._of(Comment, *notebooks)
+            return {str(one.name): self._grades(one, grades, comments) for one in notebooks}
         finally:
             self._gradebook.db.remove()
 
@@ -212,9 +214,11 @@ class GradebookWriter:
         if penalty is not None:
             notebook.late_submission_penalty = min(max(penalty, 0.0), notebook.score)
 
-    def _grades(self, notebook: SubmittedNotebook) -> NotebookGrades:
-        cells, comments = {}, {}
-        for grade in self._of(Grade, notebook):
+    def _grades(
+        self, notebook: SubmittedNotebook, grades: Iterable[Grade], comments: Iterable[Comment]
+    ) -> NotebookGrades:
+        cells, texts = {}, {}
+        for grade in (grade for grade in grades if grade.notebook_id == notebook.id):
             about = self._cells[grade.cell_id]
             cells[about.name] = CellGrade(
                 possible=about.possible,
@@ -223,14 +227,15 @@ class GradebookWriter:
                 extra=grade.extra_credit or 0.0,
                 waits=bool(grade.needs_manual_grade),
             )
-        for comment in self._of(Comment, notebook):
+        for comment in (comment for comment in comments if comment.notebook_id == notebook.id):
             if text := comment.manual_comment or comment.auto_comment:
-                comments[self._cells[comment.cell_id].name] = str(text)
-        return NotebookGrades(cells, comments, notebook.late_submission_penalty or 0.0)
+                texts[self._cells[comment.cell_id].name] = str(text)
+        return NotebookGrades(cells, texts, notebook.late_submission_penalty or 0.0)
 
-    def _of(self, kind: type, notebook: Any) -> list[Any]:
-        """The grades or comments of a student's notebook, in one question to the database."""
-        found = self._gradebook.db.query(kind).filter_by(notebook_id=notebook.id)
+    def _of(self, kind: Any, *notebooks: Any) -> list[Any]:
+        """The grades or comments of a student's notebooks, in one question to the database."""
+        ids = [notebook.id for notebook in notebooks]
+        found = self._gradebook.db.query(kind).filter(kind.notebook_id.in_(ids))
         return [one for one in found if one.cell_id in self._cells]
 
 

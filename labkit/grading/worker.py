@@ -1,9 +1,9 @@
 """The student's process: runs their cells, then answers the tests' calls with plain data.
 
 All of this can be tampered with by the code that it runs, and nothing depends on it: a lie here only gives
-other values, as a wrong answer would. It runs every cell before any test's data arrives. At each test cell it
-leaves a snapshot of itself (a fork), which is what that cell's calls are made to, once all cells have run; so
-nothing that a test passes can turn up in an output.
+other values, as a wrong answer would. It runs every cell before any test's data arrives. Where a test
+cell stands it leaves a snapshot of itself (a fork), which is what that cell's calls are made to, once all cells
+have run; so nothing that a test passes can turn up in an output. Test cells in a row share one.
 """
 
 from __future__ import annotations
@@ -82,10 +82,14 @@ class _Notebook:
 
 
 class _Calls:
-    """Serves the calls of one test cell."""
+    """Serves the calls of the test cells in one place."""
 
     def __init__(self, channel: Channel, names: dict[str, Any]) -> None:
         self._channel, self._names = channel, names
+        self._forget()
+
+    def _forget(self) -> None:
+        """A new test cell begins: what the one before has passed does not come again."""
         self._graphs: dict[int, tuple[list[Tensor], list[Tensor]]] = {}
         self._arrived: Arrived | None = None
         self._seen: Seen = {}
@@ -109,6 +113,7 @@ class _Calls:
             self._channel.send(answer, encoder.buffers)
 
     def _describe(self, names: list[str], encoder: Encoder) -> dict[str, Any]:
+        self._forget()
         described = {}
         for name in names:
             if name not in self._names:
