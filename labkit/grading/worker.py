@@ -1,9 +1,9 @@
 """The student's process: runs their cells, then answers the tests' calls with plain data.
 
 All of this can be tampered with by the code that it runs, and nothing depends on it: a lie here only gives
-other values, as a wrong answer would. It runs every cell before any test's data arrives. Where a test
-cell stands it leaves a snapshot of itself (a fork), which is what that cell's calls are made to, once all cells
-have run; so nothing that a test passes can turn up in an output. Test cells in a row share one.
+other values, as a wrong answer would. It runs every cell before any test's data arrives. Where a test cell
+stands it leaves a snapshot of itself (a fork); the test's calls are made to that, once all cells have run, so
+that nothing that a test passes can turn up in an output. Test cells in a row share one.
 """
 
 from __future__ import annotations
