@@ -11,7 +11,7 @@ _PACKAGE = Path(__file__).resolve().parent
 
 
 def shipped_data() -> Path:
-    """The folder with `checkpoints/` and `report/`: inside an installed package, `data/` in a checkout."""
+    """The folder of weights and tables: inside an installed package, `data/` in a checkout."""
     installed = _PACKAGE / "data"
     return installed if installed.is_dir() else _PACKAGE.parent / "data"
 

@@ -2,6 +2,7 @@
 
 `data/report/*.csv` holds the report's numbers, a file a table; `compare` sets measured accuracies
 next to them. Runs on Shapes-10 have no counterpart there, so only their own figures are shown.
+`data/results/tables.csv` holds what this lab itself measured, a line a row of docs/RESULTS.md.
 """
 
 from __future__ import annotations
@@ -36,6 +37,30 @@ def report_table(name: str) -> dict[str, float]:
     path = shipped_data() / "report" / f"{name}.csv"
     with path.open(newline="", encoding="utf-8") as file:
         return {row["row"]: float(row["accuracy"]) for row in csv.DictReader(file)}
+
+
+def lab_table(
+    experiment: str, recipe: str = "improved", baseline: str = "resnet20-cifar10"
+) -> dict[str, dict[str, float]]:
+    """What this lab measured on CIFAR-10 (docs/RESULTS.md): the name of each row and its figures.
+
+    The figures are means over the seeds, `accuracy` 0 to 1, of the best epoch where there was training,
+    `sparsity`, and `bytes` of the file. Raises LabError for an experiment that has not been run so.
+    """
+    with (shipped_data() / "results" / "tables.csv").open(newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if (row["baseline"], row["recipe"]) == (baseline, recipe)]
+    found = {
+        row["row"]: {name: float(row[name]) for name in ("accuracy", "sparsity", "bytes")}
+        for row in rows
+        if row["experiment"].partition(":")[0] == experiment
+    }
+    if not found:
+        known = dict.fromkeys(row["experiment"].partition(":")[0] for row in rows)
+        raise LabError(
+            f"there are no results of {experiment!r} from {baseline} by the recipe {recipe!r}. "
+            f"There are: {', '.join(known) or 'none'}."
+        )
+    return found
 
 
 @dataclass(frozen=True)

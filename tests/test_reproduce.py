@@ -17,11 +17,11 @@ from labkit.cli import app
 from labkit.errors import LabError
 from labkit.models import prunable_layers, quantized_layers, resnet20
 from labkit.profiles import PROFILES, Profile
+from labkit.recipes import RECIPES, recipe
 from labkit.reproduce import command, schedule
 from labkit.reproduce.experiments import EXPERIMENTS, chosen
 from labkit.reproduce.jobs import Job, Series
 from labkit.reproduce.lab import Lab, code_of, read_notebooks
-from labkit.reproduce.recipes import RECIPES
 from labkit.reproduce.records import Records, all_records
 from labkit.reproduce.schedule import jobs_of, run_here, run_on, to_do
 from tests.conftest import SOURCE
@@ -81,6 +81,31 @@ def test_a_finetuning_is_recorded_with_everything_behind_it(tmp_path: Path) -> N
         for name, _ in prunable_layers(series().profile.baseline())
     )
     assert zeros == round(row["sparsity"] * 268_336)
+
+
+def test_the_improved_recipe_starts_lower_where_the_grid_takes_less(tmp_path: Path) -> None:
+    rates = {}
+    for name in ("one-shot", "asymmetric-finetune:4", "asymmetric-finetune:2"):
+        record = do([name], tmp_path, recipe="improved")[f"{name}, seed 42"]
+        rates[name] = record["recipe"]["lr"]
+        assert record["settings"]["optimizer"]["lr"] == record["recipe"]["lr"]
+        annealed = [epoch["lr"] / rates[name] for epoch in record["history"]]
+        assert annealed == pytest.approx([1.0, 0.5])  # as each epoch begins
+    assert rates == {"one-shot": 0.05, "asymmetric-finetune:4": 0.01, "asymmetric-finetune:2": 0.05}
+
+
+def test_clipping_leaves_the_zeros_and_every_other_bit_width_alone() -> None:
+    lab = Lab.of(NOTEBOOKS, PROFILES["quick"])
+    for bits, clipped in ((2, True), (4, False)):
+        net = lab.baseline(bits=bits)
+        lab["04.global_prune_by_percentage"](net, q=80.0)
+        before = {name: layer.conv.weight.detach().clone() for name, layer in quantized_layers(net)}
+        recipe("improved", bits).prepare(net)
+        for name, layer in quantized_layers(net):
+            after, first = layer.conv.weight.detach(), before[name]
+            assert torch.equal(after == 0, first == 0)
+            limit = 2.5 * first[first != 0].std()
+            assert torch.equal(after, first.clamp(-limit, limit) if clipped else first)
 
 
 def test_the_reports_loop_loses_the_zeros_and_ours_holds_them(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from labkit.errors import LabError
 from labkit.profiles import PROFILES, profile
-from labkit.results import compare, report_table, write_record
+from labkit.results import compare, lab_table, report_table, write_record
 from labkit.training import finetune
 from tests.conftest import random_pictures
 from tests.test_training import small
@@ -30,6 +30,17 @@ def test_the_reports_tables_are_the_reports() -> None:
 def test_an_unknown_table_says_which_there_are() -> None:
     with pytest.raises(LabError, match="symmetric"):
         report_table("nonsense")
+
+
+def test_the_labs_own_figures_are_at_hand() -> None:
+    one_shot = lab_table("one-shot", "report", "report_baseline")["one-shot"]
+    assert one_shot["accuracy"] == 0.8808 and one_shot["sparsity"] == 0.8 and one_shot["bytes"] == 273_194
+    widths = lab_table("asymmetric-finetune", "report", "report_baseline")
+    assert list(widths) == ["5", "4", "3", "2"] and widths["2"]["accuracy"] == 0.8562
+    with pytest.raises(LabError, match=r"no results of 'one-shot' from elsewhere.* There are: none"):
+        lab_table("one-shot", baseline="elsewhere")
+    with pytest.raises(LabError, match=r"There are: .*one-shot, iterative"):
+        lab_table("nonsense", "report", "report_baseline")
 
 
 def test_comparison_sets_ours_beside_the_reports() -> None:

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from labkit.cli import app
 from labkit.errors import LabError
-from labkit.reproduce.page import page, write_page
+from labkit.reproduce.page import page, tables_csv, write_page
 from labkit.reproduce.tables import Results, difference, read, spread
 
 
@@ -63,11 +63,16 @@ def test_the_page_shows_the_records_figures(tmp_path: Path, repository: Path) ->
     sweep = {str(bits): figures(0.9 - 0.1 / bits) for bits in (6, 5, 4, 3, 2)}
     write(tmp_path / "r", "asymmetric-seed1.json", record("asymmetric", sweep))
     written = write_page(tmp_path / "r", tmp_path / "docs")
-    text = written[0].read_text()
+    *pictures, tables, text_path = written
+    assert tables.read_text().splitlines()[1:3] == [
+        "report_baseline,report,baseline,baseline,1,0.9177,,0.0000,100",
+        "report_baseline,report,asymmetric,6,1,0.8833,,0.8000,100",
+    ]
+    text = text_path.read_text()
     assert "| baseline | 0.9151 | 0.9177 | +0.26 | – | 0.5000 | 0.0000 | 100 | 10.0 | 20.0 |" in text
     assert "| 2 | 0.0899 | 0.8500 |" in text
     linked = set(re.findall(r"\]\((results/[^)]*)\)", text))
-    assert linked == {str(path.relative_to(tmp_path / "docs")) for path in written[1:]} != set()
+    assert linked == {str(path.relative_to(tmp_path / "docs")) for path in pictures} != set()
     assert all(alt for alt in re.findall(r"!\[(.*?)\]", text))
 
 
@@ -79,6 +84,19 @@ def test_the_committed_page_is_what_the_records_give(repository: Path) -> None:
     )
     for linked in re.findall(r"\]\((results/[^)]*)\)", text):
         assert (docs / linked).exists()
+    assert (repository / "data" / "results" / "tables.csv").read_text() == tables_csv(
+        repository / "data" / "results"
+    )
+
+
+def test_a_few_trials_without_their_baseline_make_no_picture(tmp_path: Path, repository: Path) -> None:
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "RESULTS.md.j2").write_text((repository / "docs" / "RESULTS.md.j2").read_text())
+    trial = record("one-shot", {"one-shot": figures(0.9)}, history=[], sparsity_by_layer={})
+    write(tmp_path / "r", "one-shot-seed1.json", trial)
+    tables, text = write_page(tmp_path / "r", tmp_path / "docs")
+    assert "| one-shot | 0.8794 | 0.9000 |" in text.read_text() and "![" not in text.read_text()
+    assert tables.name == "tables.csv"
 
 
 def test_without_records_the_command_says_what_to_do(tmp_path: Path) -> None:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from labkit.errors import LabError
 from labkit.profiles import profile as profile_of
+from labkit.recipes import RECIPES
 from labkit.reproduce.experiments import chosen
 from labkit.reproduce.jobs import Job, Series
 from labkit.reproduce.lab import read_notebooks
-from labkit.reproduce.recipes import RECIPES
 from labkit.reproduce.records import Records
 from labkit.reproduce.schedule import Say, jobs_of, run_here, run_on, to_do
 from labkit.results import Comparison, report_table, report_tables

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 from labkit.errors import LabError
 from labkit.models import ResNet, prunable_layers
@@ -31,6 +31,7 @@ class Sweep:
     rows: Callable[[Lab, ResNet], Rows]
     functions: tuple[str, ...] = ()
     start: str | None = None
+    bits: ClassVar[None] = None
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,8 @@ class Finetuning:
     """A network that is trained: one row of a table.
 
     network(lab, start): what the training begins with, `start` itself or another. options(lab): what
-        `labkit.train` gets besides the recipe. functions, start: as in a Sweep.
+        `labkit.train` gets besides the recipe. functions, start: as in a Sweep. bits: of the trained
+        network, None for floating point.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Finetuning:
     options: Callable[[Lab], dict[str, Any]]
     functions: tuple[str, ...] = ()
     start: str | None = None
+    bits: int | None = None
 
 
 Experiment = Sweep | Finetuning
@@ -127,19 +130,19 @@ def _all() -> Iterator[Experiment]:
     for bits in BITS:
         yield Finetuning(
             f"asymmetric-finetune:{bits}", "asymmetric_finetuned", str(bits),
-            partial(_quantized, bits), lambda lab: {}, ("06.STE",),
+            partial(_quantized, bits), lambda lab: {}, ("06.STE",), bits=bits,
         )  # fmt: skip
     yield Sweep("pruned-quantized", "pruned_quantized_before", _pruned_bits_sweep, ("06.STE",), "global")
+    plain, held = "07.plain_epoch", "07.finetune_quantized"
     for bits in BITS:  # as the report did it: nothing holds the zeros
         yield Finetuning(
             f"pruned-quantized-finetune:{bits}", "pruned_quantized_after", str(bits),
-            partial(_quantized, bits), _epochs("07.plain_epoch"), ("06.STE", "07.plain_epoch"), "global",
+            partial(_quantized, bits), _epochs(plain), ("06.STE", plain), "global", bits,
         )  # fmt: skip
-    held = "07.finetune_quantized"
     for bits in BITS:
         yield Finetuning(
             f"pruned-quantized-held:{bits}", "pruned_quantized_after", str(bits),
-            partial(_quantized, bits), _epochs(held), ("06.STE", held), "global",
+            partial(_quantized, bits), _epochs(held), ("06.STE", held), "global", bits,
         )  # fmt: skip
 
 

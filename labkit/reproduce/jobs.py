@@ -18,9 +18,9 @@ from labkit.checkpoints import weights_sha256
 from labkit.datasets import ImageSet
 from labkit.models import ResNet
 from labkit.profiles import Profile
+from labkit.recipes import Recipe, recipe
 from labkit.reproduce.experiments import EXPERIMENTS, Experiment, Sweep
 from labkit.reproduce.lab import Lab, Notebooks, ProfileFrom, code_of
-from labkit.reproduce.recipes import RECIPES
 from labkit.reproducible import environment, seed_everything
 from labkit.sparsity import sparsity, sparsity_report
 from labkit.storage import size_report
@@ -45,14 +45,21 @@ class Series:
         name = f"{Path(baseline).stem}-{recipe}{quick}"
         return cls(name, notebooks, ProfileFrom.of(profile, baseline), recipe)
 
-    @cached_property
-    def settings(self) -> dict[str, Any]:
-        """Everything that decides the figures, but the experiment and its seed."""
+    def recipe_of(self, experiment: Experiment) -> Recipe:
+        """How the experiment's network is trained, if it trains one."""
+        return recipe(self.recipe, experiment.bits)
+
+    def settings(self, experiment: Experiment) -> dict[str, Any]:
+        """Everything that decides the experiment's figures, but its code and its seed."""
         return {
             "profile": {name: getattr(self.profile, name) for name in SIZES},
-            "recipe": RECIPES[self.recipe].settings,
-            "baseline_sha256": weights_sha256(self.profile.baseline()),
+            "recipe": self.recipe_of(experiment).settings,
+            "baseline_sha256": self._baseline_sha256,
         }
+
+    @cached_property
+    def _baseline_sha256(self) -> str:
+        return weights_sha256(self.profile.baseline())
 
 
 SIZES = ("name", "dataset", "epochs", "ramp_epochs", "batch_size", "train_size", "test_size")
@@ -75,7 +82,7 @@ class Job:
             "seed": seed,
             "start": start.key if start else None,
             "code": code_of(series.notebooks, experiment.functions),
-            **series.settings,
+            **series.settings(experiment),
         }
         key = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
         return cls(experiment.name, seed, key, start)
@@ -111,7 +118,7 @@ def run(series: Series, job: Job, start: Outcome | None, folder: Path | None) ->
         net.load_state_dict(start.weights)
     record: dict[str, Any] = {
         "experiment": job.experiment, "table": experiment.table, "seed": job.seed, "key": job.key,
-        **series.settings, "starts_from_sha256": weights_sha256(net),
+        **series.settings(experiment), "starts_from_sha256": weights_sha256(net),
     }  # fmt: skip
     if isinstance(experiment, Sweep):
         rows = {row: figures(changed, test_set) for row, changed in experiment.rows(lab, net)}
@@ -119,10 +126,10 @@ def run(series: Series, job: Job, start: Outcome | None, folder: Path | None) ->
         about = {"rows": rows, "environment": environment(next(net.parameters()).device), "seconds": seconds}
         return Outcome(record | about, None)
 
-    recipe = RECIPES[series.recipe]
+    how = series.recipe_of(experiment)
     net = experiment.network(lab, net)
-    recipe.prepare(net)
-    options = recipe.options | experiment.options(lab)
+    how.prepare(net)
+    options = how.options | experiment.options(lab)
     result = train(
         net, series.profile.train_set(), test_set,
         epochs=series.profile.epochs, batch_size=series.profile.batch_size,

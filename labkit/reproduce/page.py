@@ -1,7 +1,8 @@
-"""docs/RESULTS.md and its pictures, made from the records and a template, so that they cannot drift."""
+"""docs/RESULTS.md, its pictures and tables.csv, made from the records, so that they cannot drift."""
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from labkit.errors import LabError
 from labkit.files import write_atomically
 from labkit.models import prunable_layers, resnet20
 from labkit.plots import Picture
-from labkit.reproduce.recipes import RECIPES
+from labkit.recipes import RECIPES
 from labkit.reproduce.tables import Results, difference, read, rows_with_figures, spread
 from labkit.sparsity import LayerSparsity, SparsityReport
 
@@ -21,21 +22,36 @@ TEMPLATE = "RESULTS.md.j2"
 
 
 def write_page(records: Path, docs: Path) -> list[Path]:
-    """Write `docs`/RESULTS.md and `docs`/results/*.png; returns what was written.
+    """Write `docs`/RESULTS.md, `docs`/results/*.png and `records`/tables.csv; returns what was written.
 
     Raises LabError if there are no records or no template.
     """
     text = page(records, docs)
     written = []
     for series, results in read(records).items():
-        for name, draw in PICTURES.items():
-            if (picture := draw(results)) is not None:
+        for name in PICTURES:
+            if (picture := _picture(results, name)) is not None:
                 path = docs / "results" / f"{series}-{name}.png"
                 write_atomically(path, lambda part, picture=picture: _save(picture, part))  # type: ignore[misc]
                 written.append(path)
-    path = docs / "RESULTS.md"
-    write_atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
-    return [path, *written]
+    for path, content in ((records / "tables.csv", tables_csv(records)), (docs / "RESULTS.md", text)):
+        write_atomically(path, lambda part, content=content: part.write_text(content, encoding="utf-8"))  # type: ignore[misc]
+        written.append(path)
+    return written
+
+
+def tables_csv(records: Path) -> str:
+    """Every row of every table as a line, for `labkit.lab_table`: means over the seeds."""
+    lines = ["baseline,recipe,experiment,row,seeds,accuracy,last_accuracy,sparsity,bytes"]
+    for series, results in read(records).items():
+        baseline, _, recipe = series.rpartition("-")
+        for row in results.rows():
+            last = f"{_mean(row.last):.4f}" if row.last else ""
+            lines.append(
+                f"{baseline},{recipe},{row.experiment},{row.name},{len(row.figures)},{_mean(row.accuracy):.4f},"
+                f"{last},{_mean(row.sparsity):.4f},{_mean(row.bytes):.0f}"
+            )
+    return "\n".join(lines) + "\n"
 
 
 def page(records: Path, docs: Path) -> str:
@@ -57,10 +73,16 @@ def page(records: Path, docs: Path) -> str:
 
     def picture(name: str, which: str) -> str:
         """The Markdown of a picture, or nothing if there is nothing to show yet."""
-        drawn = PICTURES[which](series[name]) if name in series else None
+        drawn = _picture(series[name], which)
         return f"![{drawn.labkit_alt}](results/{name}-{which}.png)\n" if drawn is not None else ""
 
-    return environment.get_template(TEMPLATE).render(series=series, picture=picture, recipes=RECIPES)
+    text = environment.get_template(TEMPLATE).render(series=series, picture=picture, recipes=RECIPES)
+    return re.sub(r"\n{3,}", "\n\n", text)  # what is left out leaves its blank lines
+
+
+def _picture(results: Results, which: str) -> Picture | None:
+    """None where there is nothing to show: a few trials without their baseline make no picture."""
+    return PICTURES[which](results) if results.pruning[0].figures else None
 
 
 def against_sparsity(results: Results) -> Picture | None:

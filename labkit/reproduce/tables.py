@@ -20,6 +20,7 @@ class Row:
         networks. report: the report's accuracy, if it has the row.
     """
 
+    experiment: str
     name: str
     report: float | None
     records: tuple[Record, ...]
@@ -71,20 +72,25 @@ class Results:
         found = [r for r in self.records if r["experiment"] == experiment and row in r["rows"]]
         table = EXPERIMENTS[experiment].table
         report = report_table(table).get(row) if table in report_tables() else None
-        return Row(row, report, tuple(found), tuple(record["rows"][row] for record in found))
+        return Row(experiment, row, report, tuple(found), tuple(record["rows"][row] for record in found))
 
     @property
     def pruning(self) -> list[Row]:
         return [self.row(name, name) for name in ("baseline", "one-shot", "iterative", "global")]
 
     def sweep(self, experiment: str) -> list[Row]:
-        """The rows of a sweep as it was run, or none."""
+        """The rows of an experiment as it was run, or none."""
         names = [row for r in self.records if r["experiment"] == experiment for row in r["rows"]]
         return [self.row(experiment, row) for row in dict.fromkeys(names)]
 
     def widths(self, experiment: str) -> list[Row]:
         """The rows of an experiment that is one run for each bit width."""
         return [self.row(f"{experiment}:{bits}", str(bits)) for bits in BITS]
+
+    def rows(self) -> Iterator[Row]:
+        """Every row that there is, in the order of the experiments."""
+        for experiment in EXPERIMENTS:
+            yield from self.sweep(experiment)
 
     @property
     def devices(self) -> list[str]:
