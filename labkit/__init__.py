@@ -20,21 +20,24 @@ if TYPE_CHECKING:
     from labkit.models import default_device, prunable_layers, quantized_layers, resnet20
     from labkit.profiles import Profile, profile
     from labkit.quantization import distinct_levels, levels_report
+    from labkit.recipes import recipe
     from labkit.reproducible import seed_everything
-    from labkit.results import compare, report_table
+    from labkit.results import compare, lab_table, report_table
     from labkit.siblings import from_notebook
     from labkit.sparsity import KeepZeros, Mask, sparsity, sparsity_report
     from labkit.storage import load_compressed, save_compressed, size_report
+    from labkit.submit import submit
     from labkit.training import cosine, evaluate, finetune, one_cycle, sgd, train
 
 __version__ = "0.1.0"
 
 __all__ = [
     "ImageSet", "KeepZeros", "LabError", "Loader", "Mask", "Profile", "check", "cifar10", "compare",
-    "cosine", "default_device", "distinct_levels", "evaluate", "finetune", "from_notebook", "levels_report",
-    "load", "load_compressed", "one_cycle", "plots", "profile", "prunable_layers", "quantized_layers",
-    "report_table", "resnet20", "save", "save_compressed", "seed_everything", "sgd", "shapes10",
-    "size_report", "sparsity", "sparsity_report", "torchvision_cifar10", "train",
+    "cosine", "default_device", "distinct_levels", "evaluate", "finetune", "from_notebook", "lab_table",
+    "levels_report", "load", "load_compressed", "one_cycle", "plots", "profile", "prunable_layers",
+    "quantized_layers", "recipe", "report_table", "resnet20", "save", "save_compressed", "seed_everything",
+    "sgd", "shapes10", "size_report", "sparsity", "sparsity_report", "submit",
+    "torchvision_cifar10", "train",
 ]  # fmt: skip
 
 
@@ -46,11 +49,13 @@ _HOMES = {
     "models": ("default_device", "prunable_layers", "quantized_layers", "resnet20"),
     "profiles": ("Profile", "profile"),
     "quantization": ("distinct_levels", "levels_report"),
+    "recipes": ("recipe",),
     "reproducible": ("seed_everything",),
-    "results": ("compare", "report_table"),
+    "results": ("compare", "lab_table", "report_table"),
     "siblings": ("from_notebook",),
     "sparsity": ("KeepZeros", "Mask", "sparsity", "sparsity_report"),
     "storage": ("load_compressed", "save_compressed", "size_report"),
+    "submit": ("submit",),
     "training": ("cosine", "evaluate", "finetune", "one_cycle", "sgd", "train"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}

@@ -150,6 +150,21 @@ def reproduce(
 
 
 @app.command()
+def submit(
+    folder: Annotated[
+        Path | None, typer.Argument(help="Where the notebooks are.", show_default="the current folder")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="The zip.", show_default="submission.zip in that folder")
+    ] = None,
+) -> None:
+    """Pack your notebooks into one zip to hand in, with a receipt; says what is not answered yet."""
+    from labkit.submit import submit
+
+    submit(folder, out)
+
+
+@app.command()
 def doctor() -> None:
     """Look over this installation; each line that is not well says what to do."""
     from labkit.doctor import examine
@@ -181,7 +196,7 @@ def _add_instructors_commands() -> None:
             "pip install 'labkit[grade]', or pip install -e '.[grade]' in a checkout."
         )
 
-    for name in ("release", "collect", "grade", "report"):
+    for name in ("new", "release", "collect", "grade", "regrade", "report"):
         app.command(name, context_settings={"ignore_unknown_options": True, "allow_extra_args": True})(
             missing
         )

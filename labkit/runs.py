@@ -102,7 +102,7 @@ def fingerprint(settings: dict[str, Any], net: nn.Module, data: ImageSet) -> str
 
 
 class RunFolder:
-    """Reads and writes a run's checkpoint, `<folder>/checkpoint.pt`."""
+    """Reads and writes a run's checkpoint, `<folder>/checkpoint.pt`; beside it, its record as JSON."""
 
     def __init__(self, folder: str | Path, fingerprint: str) -> None:
         self.file = Path(folder) / "checkpoint.pt"
@@ -119,6 +119,9 @@ class RunFolder:
             "torch_rng": torch.get_rng_state(),
         }
         write_atomically(self.file, lambda part: torch.save(state, part))
+        record = json.dumps(run.record(), indent=1, default=str) + "\n"  # small enough to hand in
+        path = self.file.with_name("record.json")
+        write_atomically(path, lambda part: part.write_text(record, encoding="utf-8"))
 
     def restore(self, run: Run, net: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         """Take up an earlier, identical start of this run, if the folder has one."""

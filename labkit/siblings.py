@@ -26,6 +26,7 @@ import torch
 from torch import nn, optim
 from torch.nn import functional as F
 
+from labkit import colab
 from labkit.errors import LabError
 from labkit.models import default_device
 
@@ -68,8 +69,7 @@ def _reference() -> Callable[[str, str], Any] | None:
 
 def find_notebook(notebook: str) -> Path:
     """The path of a sibling notebook. Raises LabError if it is nowhere to be found."""
-    places = [Path.cwd(), Path("/content"), Path("/content/drive/MyDrive/Colab Notebooks")]
-    for place in places:
+    for place in (Path.cwd(), *colab.FOLDERS):
         for file in (f"{notebook}.ipynb", f"Copy of {notebook}.ipynb"):
             if (place / file).is_file():
                 return place / file

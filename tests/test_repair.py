@@ -17,6 +17,7 @@ pytest.importorskip("nbformat")
 from labkit.grading.intake import take_in
 from labkit.grading.reading import Unreadable, read_notebook
 from labkit.grading.repair import grade_id_of, repair
+from labkit.grading.submission import read_submission
 from tests.conftest import REPOSITORY
 
 RELEASE = REPOSITORY / "notebooks" / "release" / "compression"
@@ -424,3 +425,13 @@ def test_a_zip_that_swells_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.M
     intake = take_in(folder_of(tmp_path, {"w.zip": bomb.getvalue()}), ALL)
     assert intake.files == {}
     assert intake.general == ["w.zip/03_iterative_pruning.ipynb is larger than 1 MB and was not opened"]
+
+
+def test_an_optional_notebook_is_neither_missed_nor_told_of(tmp_path: Path) -> None:
+    optional = {"08_in_the_libraries.ipynb": written(ALL["08_in_the_libraries"])}
+    handed_in = {"03_iterative_pruning.ipynb": written(answered())}
+    for files in (handed_in, {**handed_in, **optional}):
+        submission = read_submission("ada", folder_of(tmp_path, files), ALL)
+        assert list(submission.notebooks) == ["03_iterative_pruning"]
+        assert submission.missing == [name for name in ALL if name[:2] not in ("03", "08")]
+        assert submission.general == []

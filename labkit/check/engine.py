@@ -12,8 +12,9 @@ import inspect
 import io
 import linecache
 import traceback
+import types
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -157,6 +158,15 @@ class Suite:
             outcomes[function] = outcome
         return Report(self.name, tuple(outcomes.values()))
 
+    def show(self) -> None:
+        """Run and print one sentence for each check, without points: an instant check."""
+        report = self.run(quiet=False)
+        shown[self.name] = Shown(report, tuple(_sources(self.answer)))
+        print(report.name)
+        for outcome in report.outcomes:
+            print(outcome.lines(with_points=False))
+        print(f"{report.summary}. More are run at grading.")
+
     def score(self) -> float:
         """Run, print one sentence for each check, and return the points: the last line of a test cell."""
         report = self.run()
@@ -167,6 +177,17 @@ class Suite:
             print(outcome.lines(with_points=True))
         return report.points
 
+
+@dataclass(frozen=True)
+class Shown:
+    """A report as the student saw it. sources: the text of the functions that were checked."""
+
+    report: Report
+    sources: tuple[str, ...]
+
+
+shown: dict[str, Shown] = {}
+"""The last report of each instant check in this process, by name: `labkit.submit` reads it."""
 
 observer: Callable[[Report], object] | None = None
 """Gets every scored report while grading: the same outcomes that are printed, as records."""
@@ -188,6 +209,21 @@ def _run_one(function: CheckFunction, sentence: str, points: float, answer: Any,
         except Exception as error:
             return Outcome(sentence, "failed", points, *_explain(error, function))
     return Outcome(sentence, "passed", points)
+
+
+def functions_of(thing: Any) -> Iterator[types.FunctionType]:
+    """A function itself, or the methods of a class."""
+    members = vars(thing).values() if isinstance(thing, type) else [thing]
+    for member in members:
+        function = getattr(member, "__func__", member)  # a staticmethod holds its function there
+        if isinstance(function, types.FunctionType):
+            yield function
+
+
+def _sources(answer: Any) -> Iterator[str]:
+    for function in functions_of(answer):
+        with contextlib.suppress(OSError, TypeError, SyntaxError):  # not to be had, as of functions from exec
+            yield inspect.getsource(function.__code__).strip()
 
 
 def _explain(error: Exception, function: CheckFunction) -> tuple[str, str | None]:

@@ -7,14 +7,13 @@ passes all of them, and each common mistake meets a check whose hint names it.
 from __future__ import annotations
 
 import copy
-import types
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import nn
 
-from labkit.check.engine import Suite, expect, expect_close
+from labkit.check.engine import Suite, expect, expect_close, functions_of
 from labkit.check.fixtures import RoundToSteps, TinyNet, batches, linear, restless_optimizer, with_weight
 from labkit.models import default_device, prunable_layers
 from labkit.sparsity import sparsity
@@ -248,6 +247,19 @@ def finetune_quantized(answer: Any) -> Suite:
     return suite
 
 
+def is_written(answer: Any, name: str) -> Suite:
+    """For an answer whose public checks stand in its notebook: all that can be told elsewhere."""
+    suite = Suite(answer, name)
+
+    @suite.check()
+    def no_stub(_: Any) -> None:
+        """It is written."""
+        if any("NotImplementedError" in names for names in _names_used(answer)):
+            raise NotImplementedError
+
+    return suite
+
+
 def _suite(answer: Any, name: str) -> Suite:
     """A suite whose first check is about the machine that grades: it has no GPU."""
     suite = Suite(answer, name)
@@ -263,11 +275,8 @@ def _suite(answer: Any, name: str) -> Suite:
 
 def _names_used(thing: Any) -> Iterator[tuple[object, ...]]:
     """Attribute names and string constants in the code of a function or of a class's methods."""
-    members = vars(thing).values() if isinstance(thing, type) else [thing]
-    for member in members:
-        function = getattr(member, "__func__", member)  # a staticmethod holds its function there
-        if isinstance(function, types.FunctionType):
-            yield function.__code__.co_names + function.__code__.co_consts
+    for function in functions_of(thing):
+        yield function.__code__.co_names + function.__code__.co_consts
 
 
 def _half_pruned(net: TinyNet) -> tuple[TinyNet, torch.optim.SGD]:

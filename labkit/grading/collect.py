@@ -2,8 +2,9 @@
 
 Canvas packs all files into one zip, `doejane_LATE_1234_5678_name.ipynb`. Moodle has a folder or a name for
 each participant, `Jane Doe_1234_assignsubmission_file_`. Gradescope exports folders `submission_1234` and a
-list of who they belong to. Anything else is read as one folder, or one zip, for each student. Files are
-only sorted here; which notebook they are is found out when they are graded.
+list of who they belong to. Anything else is read as one folder, or one zip, for each student; a zip that
+`labkit submit` made may also come alone. Files are only sorted here; which notebook they are is found out
+when they are graded.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any
 
 from labkit.errors import LabError
 from labkit.grading.intake import MOST_BYTES, UNPACKING_FAILS, skipped
+from labkit.notebooks import RECEIPT
 
 MOST_FILES = 20_000  # of a whole download
 KINDS = (".ipynb", ".zip")
@@ -53,6 +55,8 @@ def collect(download: Path, course: Path, assignment: str) -> Collected:
         raise LabError(f"there is no {download}: name the zip that the platform gave you, or a folder.")
     with tempfile.TemporaryDirectory(prefix="labkit-collect-") as scratch:
         files = dict(_in_zip(download) if download.is_file() else _in_folder(download))
+        if RECEIPT in files and download.is_file():  # what `labkit submit` made: one student's, by its name
+            files = {download.name: download.read_bytes}
         platform, sorter = _platform(files)
         collected, owners = Collected(platform), dict[str, str]()
         for where, read in files.items():

@@ -17,6 +17,7 @@ from nbformat import NotebookNode
 
 from labkit.grading.reading import Unreadable, read_notebook
 from labkit.grading.repair import defined_names, grade_id_of
+from labkit.notebooks import called
 
 MOST_BYTES = 64 * 2**20  # of one file, unpacked; a notebook with all its pictures has a few
 MOST_FILES, MOST_TOTAL = 200, 256 * 2**20
@@ -61,7 +62,8 @@ def take_in(folder: Path, released: Mapping[str, NotebookNode]) -> Intake:
         (how, chosen), others = found[0], found[1:]
         intake.files[name] = chosen
         notes = intake.notes.setdefault(name, [])
-        if chosen.where != f"{name}.ipynb":
+        # a zip with the notebooks in it, such as `labkit submit` makes, needs no mending
+        if re.fullmatch(rf"([^/]+\.zip/)?{re.escape(name)}\.ipynb", chosen.where) is None:
             notes.append(f"was handed in as {chosen.where}")
         notes += [f"{file.where} is another copy and was not graded" for _, file in others]
     return intake
@@ -132,21 +134,10 @@ def _unpacked(file: File, deep: int, notes: list[str]) -> Iterator[File]:
 def _which(file: File, released: Mapping[str, NotebookNode]) -> tuple[str | None, int]:
     """The notebook that a file is, and how it was told: 0 by its name, 1 by a changed name, 2 by content."""
     stem = Path(file.where).stem
-    if stem in released:
-        return stem, 0
-    plain = {_plain(name): name for name in released}
-    if _plain(stem) in plain:
-        return plain[_plain(stem)], 1
-    inside = [name for key, name in plain.items() if key in _plain(stem)]  # 123_smith_01_percentile_pruning
-    if len(inside) == 1:
-        return inside[0], 1
+    name = called(stem, released)
+    if name is not None:
+        return name, int(name != stem)
     return _by_content(file.data, released), 2
-
-
-def _plain(stem: str) -> str:
-    """`Copy of 01_Percentile pruning (2)` and `01_percentile_pruning-Copy1` as `01percentilepruning`."""
-    stem = re.sub(r"(?i)^copy of |\s*\(\d+\)$|[-_ ]copy\d*$", "", stem.strip())
-    return re.sub(r"[\W_]+", "", stem.lower())
 
 
 def _by_content(data: bytes, released: Mapping[str, NotebookNode]) -> str | None:

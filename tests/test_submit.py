@@ -1,0 +1,305 @@
+"""`labkit submit`: what is in the zip, what the receipt says, and what the student is told before."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import shutil
+import sys
+import types
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+import labkit
+from labkit import colab
+from labkit.check import engine
+from labkit.cli import app
+from labkit.notebooks import called, identify
+from labkit.submit import pack, submit
+
+RELEASE = Path(__file__).parents[1] / "notebooks" / "release" / "compression"
+PRUNING = "01_percentile_pruning"
+ANSWER = """\
+def prune_by_percentage(layer, q=70.0):
+    with torch.no_grad():
+        w = layer.weight
+        w[w.abs() < np.percentile(w.abs().numpy(), q)] = 0
+"""
+SEEN = """\
+prune_by_percentage
+  ✗ Of ten weights, q = 50 takes the five smallest.
+      the weight at index (0, 0) should be -10, but it is -0
+      Hint: all negative weights went.
+  ✓ q is in percent: q = 20 takes two of ten weights.
+1 of 2 public checks passed. More are run at grading.
+"""
+
+
+@pytest.fixture
+def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A student's folder: the released notebooks, nothing answered, and no check run in this process."""
+    folder = tmp_path / "lab"
+    shutil.copytree(RELEASE, folder)
+    monkeypatch.chdir(folder)
+    monkeypatch.delenv("LABKIT_RUNS", raising=False)
+    monkeypatch.setattr(engine, "shown", {})
+    return folder
+
+
+def edit(path: Path, change: Callable[[dict[str, dict[str, Any]]], object]) -> None:
+    """Change a notebook's cells, given by id."""
+    notebook = json.loads(path.read_text(encoding="utf-8"))
+    change({cell["id"]: cell for cell in notebook["cells"]})
+    path.write_text(json.dumps(notebook), encoding="utf-8")
+
+
+def cell_with(path: Path, text: str) -> str:
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    code = {cell["id"]: "".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"}
+    (found,) = [name for name, source in code.items() if text in source]
+    return str(found)
+
+
+def answer(folder: Path) -> Path:
+    """Notebook 01 with its function written."""
+    path = folder / f"{PRUNING}.ipynb"
+    stub = cell_with(path, "raise NotImplementedError")
+    edit(path, lambda cells: cells[stub].update(source=ANSWER))
+    return path
+
+
+def output(text: str) -> dict[str, Any]:
+    return {"output_type": "stream", "name": "stdout", "text": text.splitlines(keepends=True)}
+
+
+def contents(path: Path) -> dict[str, bytes]:
+    with zipfile.ZipFile(path) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def receipt(path: Path) -> Any:
+    return json.loads(contents(path)["receipt.json"])
+
+
+def test_all_notebooks_as_they_are_with_their_hashes(lab: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    submit()
+    packed = contents(lab / "submission.zip")
+    assert set(packed) == {path.name for path in RELEASE.glob("*.ipynb")} | {"receipt.json"}
+    assert all(packed[path.name] == path.read_bytes() for path in RELEASE.glob("*.ipynb"))
+    said = receipt(lab / "submission.zip")
+    for name, about in said["files"].items():
+        assert about == {"bytes": len(packed[name]), "sha256": hashlib.sha256(packed[name]).hexdigest()}
+    assert said["versions"]["labkit"] == labkit.__version__
+    assert "Hand in this one file." in capsys.readouterr().out
+
+
+def test_unanswered_cells_are_named(lab: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    answer(lab)
+    submit()
+    printed = capsys.readouterr().out
+    assert "! 02_masked_finetuning: not answered yet: finetune_after_prune, q_masks" in printed
+    assert f"! {PRUNING}: not answered yet: q_sensitivity." in printed
+    said = receipt(lab / "submission.zip")["notebooks"][PRUNING]["answers"]
+    assert said == {"prune_by_percentage": "written", "q_sensitivity": "unanswered"}
+
+
+def test_public_checks_are_read_from_the_saved_outputs(lab: Path) -> None:
+    path = answer(lab)
+    test = cell_with(path, "labkit.check.prune_by_percentage")
+    edit(path, lambda cells: cells[test].update(outputs=[output(SEEN)], execution_count=7))
+    said = pack(lab).receipt["notebooks"]
+    assert said[PRUNING]["checks"]["prune_by_percentage"] == {
+        "seen": "in the saved outputs",
+        "outcomes": {
+            "Of ten weights, q = 50 takes the five smallest.": "failed",
+            "q is in percent: q = 20 takes two of ten weights.": "passed",
+        },
+    }
+    assert said["02_masked_finetuning"]["checks"] == {"finetune_after_prune": "not run"}
+    assert "prune_by_percentage 1 of 2" in str(pack(lab))
+
+
+def checked_here(source: str) -> None:
+    """The instant check of this answer, as a cell runs it: with its source to be found."""
+    import linecache
+
+    import numpy as np
+    import torch
+
+    file = "<a cell>"
+    linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
+    names: dict[str, Any] = {"np": np, "torch": torch}
+    exec(compile(source, file, "exec"), names)
+    labkit.check.prune_by_percentage(names["prune_by_percentage"])
+
+
+def test_a_check_of_this_session_counts_if_what_it_checked_is_saved(
+    lab: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answer(lab)
+    checked_here(ANSWER)
+    about = pack(lab).receipt["notebooks"][PRUNING]["checks"]["prune_by_percentage"]
+    assert about["seen"] == "in this session"
+    assert set(about["outcomes"].values()) == {"passed"}
+    checked_here(ANSWER.replace("0\n", "0.0\n"))  # changed since it was saved
+    made = pack(lab)
+    assert made.receipt["notebooks"][PRUNING]["checks"]["prune_by_percentage"] == "not run"
+    assert any("prune_by_percentage is not saved as it was last checked" in one for one in made.warnings)
+
+
+def test_the_same_files_make_the_same_zip_but_for_the_time(lab: Path) -> None:
+    first, second = pack(lab), pack(lab)
+    second.receipt["time"] = first.receipt["time"]
+    assert first.zipped() == second.zipped()
+    with zipfile.ZipFile(io.BytesIO(first.zipped())) as archive:
+        assert {entry.date_time[0] for entry in archive.infolist()} == {1980}
+
+
+def test_records_of_runs_go_along_and_nothing_that_lies_beside_them(lab: Path) -> None:
+    run = lab / "runs" / "quick" / "02-held"
+    run.mkdir(parents=True)
+    (run / "record.json").write_text('{"label": "held", "history": []}')
+    (run / "checkpoint.pt").write_bytes(b"weights")
+    (run / "other.json").write_text('{"password": "secret"}')
+    (run / "broken.json").write_text("{")
+    (run / "elsewhere.json").symlink_to(run / "record.json")
+    runs = [name for name in pack(lab).files if name.startswith("runs/")]
+    assert runs == ["runs/quick/02-held/record.json"]
+
+
+def test_a_training_leaves_such_a_record(lab: Path) -> None:
+    net = labkit.resnet20()
+    pictures = labkit.shapes10(train=True, size=20)
+    labkit.train(net, pictures, epochs=1, batch_size=10, folder=lab / "runs" / "one", label="one")
+    assert "runs/one/record.json" in pack(lab).files
+
+
+def test_a_stopped_cell_a_large_notebook_and_a_broken_one_are_said(lab: Path) -> None:
+    path = answer(lab)
+    test = cell_with(path, "labkit.check.prune_by_percentage")
+    error = {"output_type": "error", "ename": "ValueError", "evalue": "", "traceback": []}
+    big = output("x" * 11 * 2**20)
+    edit(path, lambda cells: cells[test].update(outputs=[big, error], execution_count=7))
+    (lab / "05_asymmetric_quantization.ipynb").write_text("{")
+    warnings = pack(lab).warnings
+    assert f"{PRUNING}: cell [7] stopped with an error: run it again once it is mended." in warnings
+    assert any("clear the outputs of cell [7]" in one for one in warnings)
+    assert any(one.startswith("05_asymmetric_quantization.ipynb cannot be read") for one in warnings)
+
+
+def test_of_two_copies_the_one_of_the_right_name_goes_in(lab: Path) -> None:
+    right = answer(lab)
+    shutil.copy(RELEASE / right.name, lab / f"Copy of {right.name}")
+    made = pack(lab)
+    assert made.files[right.name] == right.read_bytes()
+    assert any(f"Copy of {right.name} is another copy" in one for one in made.warnings)
+
+
+def test_a_renamed_notebook_is_found_and_a_missing_one_is_said(lab: Path) -> None:
+    answer(lab).rename(lab / "ada_01_Percentile Pruning (2).ipynb")
+    (lab / "02_masked_finetuning.ipynb").rename(lab / "homework.ipynb")  # known by its Colab badge
+    (lab / "04_global_pruning.ipynb").unlink()
+    made = pack(lab)
+    assert made.receipt["notebooks"][PRUNING]["file"] == "ada_01_Percentile Pruning (2).ipynb"
+    assert made.receipt["notebooks"]["02_masked_finetuning"]["file"] == "homework.ipynb"
+    assert made.receipt["missing"] == ["04_global_pruning"]
+    assert any(one.startswith("not here: 04_global_pruning") for one in made.warnings)
+
+
+def test_a_name_that_fits_two_notebooks_is_none() -> None:
+    assert called("01_double and 02_triple", ("01_double", "02_triple")) is None
+    assert identify("shopping list.ipynb", b'{"cells": []}') is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["empty"], "go to the folder that holds them"),
+        ([".", "--out", "work.tar"], "let it end in .zip"),
+        ([".", "--out", "00_baseline.ipynb/x.zip"], "labkit submit --out FILE"),
+    ],
+)
+def test_a_mistake_is_a_sentence(lab: Path, arguments: list[str], said: str) -> None:
+    (lab / "empty").mkdir()
+    ended = CliRunner().invoke(app, ["submit", *arguments], env={"COLUMNS": "300"})
+    assert ended.exit_code == 2
+    assert said in " ".join(ended.output.split())
+    assert not list(lab.glob("**/*.zip"))
+
+
+# ---- as in Colab, of which only the modules that labkit asks for are there
+
+
+@pytest.fixture
+def in_colab(lab: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """`google.colab` with notebook 01 on the screen and the others in Drive; gives what was downloaded."""
+    screen = json.loads(answer(lab).read_text(encoding="utf-8"))
+    screen["metadata"]["colab"] = {"name": f"Copy of {PRUNING}.ipynb"}
+    drive = tmp_path / "drive"
+    lab.rename(drive)
+    (drive / f"{PRUNING}.ipynb").unlink()
+    content = tmp_path / "content"
+    content.mkdir()
+    monkeypatch.chdir(content)
+    monkeypatch.setattr(colab, "FOLDERS", (content, drive))
+    downloaded: list[str] = []
+    parts: dict[str, dict[str, Any]] = {
+        "google": {"__path__": []},
+        "google.colab": {"__path__": []},
+        "google.colab._message": {"blocking_request": lambda name, timeout_sec: {"ipynb": screen}},
+        "google.colab.files": {"download": downloaded.append},
+    }
+    for name, members in parts.items():
+        module = types.ModuleType(name)
+        vars(module).update(members)
+        monkeypatch.setitem(sys.modules, name, module)
+    return downloaded
+
+
+def test_in_colab_the_open_notebook_and_those_in_drive(
+    in_colab: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    submit()
+    packed = contents(Path("submission.zip"))
+    assert ANSWER.splitlines()[0] in packed[f"{PRUNING}.ipynb"].decode()
+    assert len(packed) == len(list(RELEASE.glob("*.ipynb"))) + 1
+    assert in_colab == [str(Path.cwd() / "submission.zip")]
+    assert "list of files on the left" not in capsys.readouterr().out
+
+
+def test_in_colab_without_an_answer_from_the_screen(
+    in_colab: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delitem(sys.modules, "google.colab._message")
+    monkeypatch.delitem(sys.modules, "google.colab.files")
+    submit()
+    printed = capsys.readouterr().out
+    assert "! the open notebook is not among Colab's files" in printed
+    assert f"! not here: {PRUNING}" in printed
+    assert "Download it from the list of files on the left." in printed
+
+
+# ---- and on the instructor's side
+
+
+def test_the_zip_is_collected_and_taken_in_without_a_note(lab: Path, tmp_path: Path) -> None:
+    pytest.importorskip("nbgrader")
+    import nbformat
+
+    from labkit.grading.collect import collect
+    from labkit.grading.intake import take_in
+
+    answer(lab)
+    submit(out=tmp_path / "ada.zip")
+    course = tmp_path / "course"
+    assert collect(tmp_path / "ada.zip", course, "compression").new == ["ada"]
+    released = {path.stem: nbformat.read(path, 4) for path in RELEASE.glob("*.ipynb")}
+    taken = take_in(course / "submitted" / "ada" / "compression", released)
+    assert set(taken.files) == set(released)
+    assert not any(taken.notes.values()), taken.notes
