@@ -1,4 +1,4 @@
-"""The instructor's commands: `labkit release`, `labkit grade`, and the demo behind `make demo`."""
+"""The instructor's commands: `labkit new`, `release`, `grade`, and the demo behind `make demo`."""
 
 from __future__ import annotations
 
@@ -38,12 +38,36 @@ CORES = os.cpu_count() or 1
 
 def add_commands(app: typer.Typer) -> None:
     """Add the instructor's commands to `labkit`. What they need is imported when they run."""
+    app.command()(new)
     app.command()(release)
     app.command("collect")(collect_command)
     app.command()(grade)
     app.command()(regrade)
     app.command()(report)
     app.command(hidden=True)(demo)
+
+
+def new(
+    name: Annotated[
+        str, typer.Argument(help="The function that students will write, such as soft_threshold.")
+    ],
+    title: Annotated[
+        str | None, typer.Option("--title", help="The heading.", show_default="made from the name")
+    ] = None,
+    assignment: Annotated[
+        str, typer.Option("--assignment", help="The folder of source/ that it goes to.")
+    ] = "compression",
+    course: Course = None,
+) -> None:
+    """Write a source notebook with one of each kind of cell, ready to be released, for you to edit."""
+    from labkit.grading.new import new_notebook
+    from labkit.grading.tables import shown
+
+    typer.echo(shown(new_notebook(_course(course), assignment, name, title)))
+    typer.echo(
+        "It is a small lesson that works: put yours in its place, cell by cell, and keep the cells' ids."
+    )
+    typer.echo(f"Then: labkit release {assignment} --score")
 
 
 def release(
