@@ -175,7 +175,11 @@ def test_nbgraders_own_programs_work_with_it(course: Course, engine: Engine) -> 
         "ada": 20,
         "bob": 6.5,
     }
-    assert [one["average_score"] for one in api.get_notebooks(ASSIGNMENT)] == [8.25, 5.0]
+    assert {one["name"]: one["average_score"] for one in api.get_notebooks(ASSIGNMENT)} == {
+        FIRST: 8.25,
+        SECOND: 5.0,
+        "03_more": 0.0,
+    }
     assert {one["score"] for one in api.get_notebook_submissions(ASSIGNMENT, FIRST)} == {10, 6.5}
     assert {one["id"] for one in api.get_students()} == {"ada", "bob"}
     with Gradebook(where.db_url, where.course_id) as book:

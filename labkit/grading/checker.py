@@ -97,10 +97,8 @@ class Checker:
                     verdicts.append(verdict)
                     shared = self._places.get(number + 1) == self._places.get(number)
                     number += 1
-                    spent = verdict.kind in ("timeout", "out of memory") or (
-                        verdict.kind == "crashed" and shared
-                    )
-                    if student is not None and spent:
+                    ends = ("timeout", "out of memory", *(("crashed",) if shared else ()))
+                    if student is not None and verdict.kind in ends:
                         student.stop()
                         student = None
         finally:
@@ -204,13 +202,8 @@ class Checker:
             kind, why = self._lost.get(cell.id, ("crashed", "the notebook could not be run as far as here"))
             return verdict(kind, sentence=_sentence(why))  # type: ignore[arg-type]
         deadline = time.monotonic() + self._limits.cell_seconds
-        calls = Calls(
-            student.tests[self._places[number]],
-            deadline,
-            self._reference,
-            self._attempts.append,
-            student.why_gone,
-        )
+        channel = student.tests[self._places[number]]
+        calls = Calls(channel, deadline, self._reference, self._attempts.append, student.why_gone)
         reports: list[engine.Report] = []
         _seed()
         try:

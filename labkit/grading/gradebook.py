@@ -146,7 +146,10 @@ class GradebookWriter:
             self._gradebook.db.remove()  # undoes what was not committed, and forgets the student
 
     def grades(self, student: str) -> dict[str, NotebookGrades]:
-        """What the gradebook says of a student, by notebook; empty if it does not know the submission."""
+        """What the gradebook says of a student, by notebook in which something is graded.
+
+        Empty if it does not know the submission.
+        """
         try:
             submission = self._gradebook.find_submission(self.assignment, student)
         except MissingEntry:
@@ -154,7 +157,8 @@ class GradebookWriter:
         try:
             notebooks = list(submission.notebooks)
             grades, comments = self._of(Grade, *notebooks), self._of(Comment, *notebooks)
-            return {str(one.name): self._grades(one, grades, comments) for one in notebooks}
+            found = {str(one.name): self._grades(one, grades, comments) for one in notebooks}
+            return {name: one for name, one in found.items() if one.cells}
         finally:
             self._gradebook.db.remove()
 

@@ -214,11 +214,18 @@ def _end(first: int, own_processes: bool) -> None:
         _stop_descendants()
 
 
+def alive(process: psutil.Process) -> bool:
+    """Whether it still runs: it may end between being listed and being asked."""
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 def _stop_descendants() -> None:
     """Without a process namespace: again and again, until nothing is left that could fork."""
     for _ in range(200):
-        left = psutil.Process().children(recursive=True)
-        left = [one for one in left if one.status() != psutil.STATUS_ZOMBIE]
+        left = [one for one in psutil.Process().children(recursive=True) if alive(one)]
         if not left:
             return
         for one in left:

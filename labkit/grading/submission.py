@@ -19,7 +19,10 @@ from labkit.grading.verdicts import Cell, CellKind, Job
 
 @dataclass(frozen=True)
 class Assignment:
-    """The instructor's notebooks by name: as released, and the source with solutions and hidden tests."""
+    """The instructor's notebooks by name: as released, and the source with solutions and hidden tests.
+
+    A notebook in which nothing is graded is optional: it is in `released` only.
+    """
 
     released: Mapping[str, NotebookNode]
     source: Mapping[str, NotebookNode]
@@ -27,7 +30,8 @@ class Assignment:
     @staticmethod
     def read(released: Path, source: Path) -> Assignment:
         """From two folders of notebooks."""
-        return Assignment(_notebooks(released), _notebooks(source))
+        graded = {name: nb for name, nb in _notebooks(source).items() if _is_graded(nb)}
+        return Assignment(_notebooks(released), graded)
 
     def texts(self) -> dict[str, str]:
         """The source notebooks as JSON."""
@@ -56,10 +60,12 @@ class Submission:
 
 
 def read_submission(student: str, folder: Path, released: Mapping[str, NotebookNode]) -> Submission:
-    """Find, read and mend everything under `folder`."""
+    """Find, read and mend everything under `folder` that is graded."""
     intake = take_in(folder, released)
     result = Submission(student, general=list(intake.general))
     for name, known in released.items():
+        if not _is_graded(known):
+            continue
         if name not in intake.files:
             result.missing.append(name)
             continue
@@ -120,6 +126,10 @@ def _bare(nb: NotebookNode) -> NotebookNode:
 def _kind(cell: NotebookNode) -> CellKind:
     marks = cell.metadata["nbgrader"]
     return "answer" if marks.get("solution") else "test" if marks.get("grade") else "setup"
+
+
+def _is_graded(nb: NotebookNode) -> bool:
+    return any(cell.metadata.get("nbgrader", {}).get("grade") for cell in nb.cells)
 
 
 def _notebooks(folder: Path) -> dict[str, NotebookNode]:

@@ -29,6 +29,12 @@ CASES = [
     ),
     Case("deadlock", answering("lock = threading.Lock()\nlock.acquire()\nlock.acquire()"), points=NOTHING, kinds=TIMEOUT),
     Case("os._exit", answering("os._exit(3)"), points=NOTHING, kinds=CRASHED),
+    Case(
+        "crashes in the first test cell only",  # at q = 0; the second, in the same place, is graded all the same
+        GOOD.replace("    weight =", "    if q == 0: __import__('os')._exit(3)\n    weight =", 1),
+        points=(0.0, 5.0),
+        kinds=("crashed", "passed"),
+    ),
     Case("sys.exit", answering("sys.exit(0)"), points=NOTHING, kinds=FAILED),
     Case("kills itself", answering("os.kill(os.getpid(), 9)"), points=NOTHING, kinds=CRASHED),
     Case("segmentation fault", answering("ctypes.string_at(0)"), points=NOTHING, kinds=CRASHED),

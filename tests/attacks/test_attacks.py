@@ -17,6 +17,7 @@ from labkit.errors import LabError
 from labkit.grading import sandbox
 from labkit.grading.attempts import attempts_in
 from labkit.grading.engine import Engine
+from labkit.grading.keeper import alive
 from labkit.grading.sandbox import Level, Limits
 from labkit.grading.verdicts import Graded
 from tests.attacks import cheats, failures, honest
@@ -75,7 +76,7 @@ def left_behind() -> list[str]:
 def warm_copies(engine: Engine) -> int:
     """How many processes the students' warm parent has now: itself only, when nothing is being graded."""
     parent = psutil.Process(engine.process_of("students").pid)
-    return sum(one.status() != psutil.STATUS_ZOMBIE for one in [parent, *parent.children(recursive=True)])
+    return sum(alive(one) for one in [parent, *parent.children(recursive=True)])
 
 
 def soon(holds: Callable[[], bool]) -> bool:

@@ -19,14 +19,18 @@ Change = Callable[[NotebookNode], None]
 def hand_in(
     course: Path, student: str, change: Change, answered: bool = True, assignment: str = "compression"
 ) -> Path:
-    """Write one submission: the release, with the reference answers if `answered`, then changed."""
+    """Write one submission: the release, with the reference answers if `answered`, then changed.
+
+    A notebook in which nothing is graded stays as it is.
+    """
     folder = course / "submitted" / student / assignment
     folder.mkdir(parents=True)
     for path in sorted((course / "release" / assignment).glob("*.ipynb")):
         nb = nbformat.read(path, 4)
         if answered:
             fill_in(nb, nbformat.read(course / "source" / assignment / path.name, 4))
-        change(nb)
+        if any(each.metadata.get("nbgrader", {}).get("grade") for each in nb.cells):
+            change(nb)
         nbformat.write(nb, folder / path.name)
     return folder
 

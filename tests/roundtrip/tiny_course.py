@@ -21,11 +21,14 @@ assert sign(2.0) == 1.0
 
 
 def write_course(course: Path, assignment: str = "compression") -> Path:
-    """Write `source/<assignment>` with two notebooks of 10 automatic and 3 manual points each."""
+    """Write `source/<assignment>`: two notebooks of 10 automatic and 3 manual points, an optional one."""
     folder = course / "source" / assignment
     folder.mkdir(parents=True)
     for name, function, factor in (("01_double", "double", 2), ("02_triple", "triple", 3)):
         nbformat.write(_notebook(name, function, factor), folder / f"{name}.ipynb")
+    optional = nbformat.v4.new_notebook(cells=[_markdown("# 03_more", "title")])  # nothing in it is graded
+    optional.metadata.kernelspec = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    nbformat.write(optional, folder / "03_more.ipynb")
     return course
 
 
