@@ -58,6 +58,8 @@ class QuantizedConv(nn.Module):
         return self.quantizer(self.conv.weight, self.bits, self.symmetric)
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.bits is None or self.quantizer is None:
+            return self.conv(x)  # called as a module, so that hooks on it work: torch.nn.utils.prune is one
         return F.conv2d(x, self.effective_weight, None, self.conv.stride, self.conv.padding)
 
     def extra_repr(self) -> str:

@@ -95,6 +95,19 @@ def finetune_after_prune(net, trainloader, criterion, optimizer, prune=True):
             if prune:
                 p.data.mul_(m)
 
+# === right: torch's own pruning, which puts a layer's names in another order
+def finetune_after_prune(net, trainloader, criterion, optimizer, prune=True):
+    from torch.nn.utils import prune as pruning
+    layers = [layer for _, layer in labkit.prunable_layers(net)] if prune else []
+    for layer in layers:
+        pruning.custom_from_mask(layer, "weight", (layer.weight.detach() != 0).float())
+    for inputs, targets in trainloader:
+        optimizer.zero_grad()
+        criterion(net(inputs), targets).backward()
+        optimizer.step()
+    for layer in layers:
+        pruning.remove(layer, "weight")
+
 # === right: while loop with next, parameters by name, set to eval on return
 def finetune_after_prune(net, trainloader, criterion, optimizer, prune=True):
     keep = [name + ".weight" for name, _ in labkit.prunable_layers(net)]
@@ -527,19 +540,6 @@ def finetune_after_prune(net, trainloader, criterion, optimizer, prune=True):
         if prune:
             for layer, mask in masks.items():
                 layer.weight.data.mul_(mask)
-
-# === wrong: torch's own pruning, whose hook never runs in this network's convolutions
-def finetune_after_prune(net, trainloader, criterion, optimizer, prune=True):
-    from torch.nn.utils import prune as pruning
-    layers = [layer for _, layer in labkit.prunable_layers(net)] if prune else []
-    for layer in layers:
-        pruning.custom_from_mask(layer, "weight", (layer.weight.detach() != 0).float())
-    for inputs, targets in trainloader:
-        optimizer.zero_grad()
-        criterion(net(inputs), targets).backward()
-        optimizer.step()
-    for layer in layers:
-        pruning.remove(layer, "weight")
 
 # === wrong: nothing is done
 def finetune_after_prune(net, trainloader, criterion, optimizer, prune=True):
