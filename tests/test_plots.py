@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import html
 import subprocess
 import sys
 from collections.abc import Callable
@@ -168,9 +169,11 @@ def test_a_notebook_shows_one_image_with_its_sentence_and_no_other_text() -> Non
     shell = ipython.InteractiveShell()
     fig = plots.schedule([10, 20])
     data, metadata = shell.display_formatter.format(fig)
-    assert set(data) == {"image/png", "text/plain"}
+    assert set(data) == {"text/html", "image/png", "text/plain"}
     assert base64.b64decode(data["image/png"]).startswith(b"\x89PNG")
     assert data["text/plain"] == fig.labkit_alt == metadata["image/png"]["alt"]
+    assert f'src="data:image/png;base64,{data["image/png"]}"' in data["text/html"]
+    assert f'alt="{html.escape(fig.labkit_alt)}"' in data["text/html"]
 
 
 def test_a_picture_ignores_the_notebooks_style_and_leaves_it_alone() -> None:

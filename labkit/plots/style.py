@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import functools
+import html
 import io
 from collections.abc import Callable
 from typing import Any, ParamSpec
@@ -48,11 +49,19 @@ class Picture(Figure):
     labkit_alt: str = ""
 
     def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
-        """What a notebook stores: the image, the sentence as its alt text and as the plain-text form."""
+        """What a notebook stores: the image and the sentence, as plain text and as the image's alt text.
+
+        Twice, because JupyterLab shows a bare image without its alt text, and other tools want one.
+        """
         with io.BytesIO() as buffer:
             self.savefig(buffer, format="png", metadata={"Software": None, "Description": self.labkit_alt})
             png = base64.b64encode(buffer.getvalue()).decode()
-        return {"image/png": png, "text/plain": self.labkit_alt}, {"image/png": {"alt": self.labkit_alt}}
+        alt = html.escape(self.labkit_alt)
+        shown = (
+            f'<img alt="{alt}" src="data:image/png;base64,{png}" style="background: #fff; max-width: 100%">'
+        )
+        data = {"text/html": shown, "image/png": png, "text/plain": self.labkit_alt}
+        return data, {"image/png": {"alt": self.labkit_alt}}
 
 
 P = ParamSpec("P")
