@@ -1,0 +1,140 @@
+"""A real JupyterLab in headless Chromium, for tests: open a notebook, run its cells, look at the page."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import Page
+
+SECONDS = 120  # for anything: a busy machine starts a kernel and imports torch in half a minute
+
+
+@contextlib.contextmanager
+def served(folder: Path, scratch: Path) -> Iterator[str]:
+    """JupyterLab's address, with `folder` served and nobody's settings; it ends with all that it started."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    token = secrets.token_hex(16)
+    home = scratch / "home"
+    home.mkdir()
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("JUPYTER", "LABKIT"))}
+    environment = {
+        **kept, "HOME": str(home), "IPYTHONDIR": str(home / "ipython"), "JUPYTER_NO_CONFIG": "1",
+        "LABKIT_PROFILE": "quick",
+    }  # fmt: skip
+    command = [
+        sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--expose-app-in-browser",
+        f"--ServerApp.port={port}", "--ServerApp.port_retries=0", f"--IdentityProvider.token={token}",
+        f"--ServerApp.root_dir={folder}", "--ServerApp.open_browser=False",
+        # asks the network whether there is news
+        "--LabApp.news_url=", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+    ]  # fmt: skip
+    with (scratch / "jupyterlab.log").open("w") as log:
+        process = subprocess.Popen(command, env=environment, cwd=folder, stdout=log, stderr=log)
+        try:
+            _wait_for(f"http://127.0.0.1:{port}/api?token={token}", process, scratch / "jupyterlab.log")
+            yield f"http://127.0.0.1:{port}/lab/tree/{{name}}?token={token}&reset"
+        finally:
+            process.terminate()  # it shuts its kernels down
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def _wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    end = time.monotonic() + SECONDS
+    while process.poll() is None and time.monotonic() < end:
+        with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=5):
+            return
+        time.sleep(0.2)
+    raise RuntimeError(f"JupyterLab did not start: {log.read_text()[-2000:]}")
+
+
+def chromium() -> str | None:
+    """The browser's path, if there is one."""
+    return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+@dataclass(frozen=True)
+class Lab:
+    """An open notebook in JupyterLab."""
+
+    page: Page
+    address: str
+
+    def open(self, name: str) -> None:
+        """Open a notebook of the served folder and wait for its kernel."""
+        self.page.goto(self.address.format(name=name))
+        self.page.wait_for_function(f"() => {NOTEBOOK} !== null && {NOTEBOOK}.content.model !== null")
+        self.page.evaluate(f"async () => {{ await {NOTEBOOK}.context.ready }}")
+        self.page.wait_for_function(f"() => {NOTEBOOK}.sessionContext.session?.kernel?.status === 'idle'")
+
+    def save(self) -> None:
+        """As Ctrl+S does."""
+        self.page.evaluate("async () => { await window.jupyterapp.commands.execute('docmanager:save') }")
+
+    def close(self) -> None:
+        """Save nothing, and end the kernel: a machine has memory for a few with torch in them."""
+        self.page.evaluate(f"async () => {{ await {NOTEBOOK}.sessionContext.shutdown() }}")
+
+    def cells(self) -> list[dict[str, Any]]:
+        """Each cell's id, type and tags."""
+        found: list[dict[str, Any]] = self.page.evaluate(
+            f"() => {NOTEBOOK}.content.widgets.map(one => ({{id: one.model.id, type: one.model.type,"
+            " tags: one.model.getMetadata('tags') ?? []}))"
+        )
+        return found
+
+    def run(self, cell: str) -> str:
+        """Run a cell, wait for its end, and give the text that stands below it on the page."""
+        self._select(cell)
+        self.page.evaluate("async () => { await window.jupyterapp.commands.execute('notebook:run-cell') }")
+        self.page.wait_for_function(
+            f"id => {{ const one = {CELL}; return one.model.executionCount !== null &&"
+            f" {NOTEBOOK}.sessionContext.session.kernel.status === 'idle' }}",
+            arg=cell,
+        )
+        text: str = self.page.evaluate(
+            f"id => {CELL}.node.querySelector('.jp-Cell-outputWrapper').innerText", cell
+        )
+        return text
+
+    def type_into(self, cell: str, source: str) -> None:
+        """Replace a cell's text, by the keyboard."""
+        self._select(cell)
+        self.page.evaluate(f"id => {CELL}.editor.focus()", cell)
+        self.page.keyboard.press("Control+A")
+        self.page.keyboard.insert_text(source)
+
+    def html(self, cell: str) -> str:
+        """The outputs of a cell as they stand in the page."""
+        found: str = self.page.evaluate(f"id => {CELL}.outputArea.node.innerHTML", cell)
+        return found
+
+    def _select(self, cell: str) -> None:
+        self.page.evaluate(
+            f"""async id => {{
+                const content = {NOTEBOOK}.content;
+                content.activeCellIndex = content.widgets.findIndex(one => one.model.id === id);
+                await content.scrollToItem(content.activeCellIndex);
+            }}""",
+            cell,
+        )
+
+
+NOTEBOOK = "(window.jupyterapp?.shell.currentWidget ?? null)"
+CELL = f"{NOTEBOOK}.content.widgets.find(one => one.model.id === id)"
