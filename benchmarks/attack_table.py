@@ -22,8 +22,6 @@ from tempfile import TemporaryDirectory
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from harness import RESULTS  # noqa: E402
-
 from labkit.grading import sandbox  # noqa: E402
 from labkit.grading.attempts import attempts_in  # noqa: E402
 from labkit.grading.engine import Engine  # noqa: E402
@@ -42,6 +40,20 @@ GROUPS: dict[str, Sequence[Case | Inside]] = {
 }
 LIMITS = Limits(cell_seconds=4.0, memory=2**30)
 SECONDS, BYTES, DISK, PROCESSES = 90, 6 * 2**30, 2**28, 256  # for nbgrader's notebook
+TEXT = """\
+# Attacks, damage and honest oddities
+
+Made by `benchmarks/attack_table.py`; the cases are real notebooks, built from the released ones, in \
+`tests/attacks`, where each has the verdict that it must get.
+
+*here*: points, what else than passed or failed there was, and *told* where the instructor hears of it. \
+Isolation: {level}. *nbgrader*: the points of stock `nbgrader autograde` on the same file, each in a sandbox \
+of its own, for it has none; *no end* where it had not ended within {SECONDS} seconds, *no score* where none \
+was written. A cheat stands on an answer that is half right, worth 5 points here, or on a wrong one: more \
+than that would be gained. Points do not say what was read on the way: here neither tests nor other \
+people's work can be reached.
+
+""".replace("{SECONDS}", str(SECONDS))
 # runs in bubblewrap: takes a course of one student and one notebook, says the notebook's score
 INSIDE = f"""\
 import os, resource, shutil, subprocess, sys
@@ -118,14 +130,14 @@ def write(path: Path, rows: Sequence[Sequence[str]], level: str) -> None:
     """The table so far: an hour is long enough to be interrupted."""
     head = ["group", "case", "here", "nbgrader"][: len(rows[0])]
     lines = [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows)]
-    path.write_text(f"Isolation: {level}\n\n" + "\n".join(lines) + "\n")
+    path.write_text(TEXT.format(level=level) + "\n".join(lines) + "\n", encoding="utf-8")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--nbgrader", action="store_true", help="also with stock nbgrader: an hour")
     parser.add_argument("--only", default="", help="cases whose name has this in it")
-    parser.add_argument("--out", type=Path, default=RESULTS / "attacks.md")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "ATTACKS.md")
     arguments = parser.parse_args()
     if arguments.nbgrader and not sandbox.level().bubblewrap:
         parser.error("--nbgrader needs bubblewrap: without it these cases would harm this machine")

@@ -4,7 +4,8 @@
     python benchmarks/grading.py --large 1000     # a large class, labkit only: submissions a minute, memory
 
 Submissions are the release filled in with answers of `tests/lab`: each student's are others. The floor is the
-same cells executed in processes forked from a warm one: no border, no sandbox, no gradebook, no pages.
+same cells executed in processes forked from a warm one: no border, no sandbox, no gradebook, no pages. Each
+side is a command, timed from its start (imports, warming up) to its end.
 """
 
 from __future__ import annotations
@@ -100,7 +101,14 @@ def labkit(course: Path) -> float:
 
 
 def floor(course: Path) -> float:
-    """Seconds of the same cells, one process a core, forked warm."""
+    """Seconds of the bare cells, see `run_bare`."""
+    start = time.perf_counter()
+    subprocess.run([sys.executable, __file__, "--bare", str(course)], check=True, capture_output=True)
+    return time.perf_counter() - start
+
+
+def run_bare(course: Path) -> None:
+    """Answers and test cells of each notebook, in a process forked from this one; one a core at a time."""
     work = []
     for path in sorted((course / "submitted").glob(f"*/{ASSIGNMENT}/*.ipynb")):
         sources = {
@@ -113,10 +121,8 @@ def floor(course: Path) -> float:
             tests = tuple(test for graded in answers for test in graded.tests)
             text = "\n\n".join(sources[graded.function] for graded in answers)
             work.append((harness.Graded(path.stem, answers[0].function, tests), text))
-    start = time.perf_counter()
     with ThreadPoolExecutor(CORES) as pool:
         list(pool.map(lambda one: harness.grade(*one), work))
-    return time.perf_counter() - start
 
 
 def compare(students: int, rounds: int) -> dict[str, object]:
@@ -180,7 +186,11 @@ def main() -> None:
     parser.add_argument("--students", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--large", type=int, help="only this: a class of so many")
+    parser.add_argument("--bare", type=Path, help=argparse.SUPPRESS)  # the floor's side, on this course
     arguments = parser.parse_args()
+    if arguments.bare:
+        run_bare(arguments.bare)
+        return
     if arguments.large:
         name, result = "grading-large", large(arguments.large)
     else:
