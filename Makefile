@@ -9,13 +9,14 @@ CONSTRAINTS ?=
 BIN := $(CURDIR)/$(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test release lint clean
+.PHONY: help setup demo test release docs lint clean
 .DEFAULT_GOAL := help
 
 help: ## say what there is
 	@echo "make demo     release, run and grade the whole lab on a class of four invented students"
 	@echo "make test     every test: unit, notebooks, real classes and attacks through the grader"
 	@echo "make release  make notebooks/release from notebooks/source"
+	@echo "make docs     the site, build/site/index.html"
 	@echo "make lint     ruff and mypy"
 	@echo "make setup    only the environment, $(VENV); the others do it first when it is missing"
 	@echo "make clean    remove what these commands made, except $(VENV)"
@@ -28,6 +29,9 @@ test: setup
 
 release: setup
 	@"$(BIN)/labkit" release compression
+
+docs: setup
+	@"$(BIN)/python" -m zensical build --strict
 
 lint: setup
 	@"$(BIN)/ruff" check .
