@@ -9,7 +9,8 @@ import json
 from importlib import import_module
 from pathlib import Path
 
-FOLDERS = (Path("/content"), Path("/content/drive/MyDrive/Colab Notebooks"))
+DRIVE = Path("/content/drive/MyDrive")
+FOLDERS = (Path("/content"), DRIVE / "Colab Notebooks")
 SECONDS = 60  # that a notebook with many pictures may take to arrive
 
 
@@ -20,6 +21,11 @@ def here() -> bool:
     except ImportError:
         return False
     return True
+
+
+def drive() -> Path | None:
+    """The student's Drive, if this is Colab and it is mounted: what lies there outlives the runtime."""
+    return DRIVE if here() and DRIVE.is_dir() else None
 
 
 def open_notebook() -> tuple[str, bytes] | None:

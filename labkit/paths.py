@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from labkit import colab
 from labkit.errors import LabError
 
 _PACKAGE = Path(__file__).resolve().parent
@@ -14,6 +15,17 @@ def shipped_data() -> Path:
     """The folder of weights and tables: inside an installed package, `data/` in a checkout."""
     installed = _PACKAGE / "data"
     return installed if installed.is_dir() else _PACKAGE.parent / "data"
+
+
+def runs_folder() -> Path:
+    """Where runs keep their checkpoints and records.
+
+    LABKIT_RUNS if it is set; in Colab the student's Drive if it is mounted; else `runs`, beside the notebook.
+    """
+    if named := os.environ.get("LABKIT_RUNS"):
+        return Path(named)
+    drive = colab.drive()
+    return Path("runs") if drive is None else drive / "compression-lab" / "runs"
 
 
 def default_course() -> Path:

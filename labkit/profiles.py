@@ -20,6 +20,8 @@ from labkit.checkpoints import load
 from labkit.datasets import ImageSet, cifar10, shapes10
 from labkit.errors import LabError
 from labkit.models import Quantizer, ResNet, default_device, resnet20
+from labkit.outlook import outlook
+from labkit.paths import runs_folder
 
 
 @dataclass(frozen=True)
@@ -73,18 +75,18 @@ class Profile:
     def folder(self, run: str) -> Path | None:
         """Where a run keeps its checkpoint: only at `full`, where an interrupted run costs something.
 
-        `LABKIT_RUNS`, or the folder `runs` beside the notebook.
+        See `labkit.paths.runs_folder`.
         """
-        if self.name == "quick":
-            return None
-        return Path(os.environ.get("LABKIT_RUNS", "runs")) / run
+        return None if self.name == "quick" else runs_folder() / run
 
     def __str__(self) -> str:
+        """The sizes, and what to know of this machine; at `full` without a GPU its speed is measured."""
         size = "all" if self.train_size is None else f"{self.train_size:,}"
-        return (
+        about = (
             f"profile {self.name}: {self.dataset}, {size} training pictures, {self.epochs} epochs a run "
             f"(lr {self.lr:g}, batch {self.batch_size})"
         )
+        return "\n".join([about, *outlook(self.name == "full", self.epochs)])
 
     def _pictures(self, train: bool, size: int | None) -> ImageSet:
         if self.dataset == "Shapes-10":

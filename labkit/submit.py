@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import platform
 import sys
 import zipfile
@@ -25,6 +24,7 @@ from labkit import colab
 from labkit.errors import LabError
 from labkit.files import write_atomically
 from labkit.notebooks import GRADED, RECEIPT, Checks, Notebook, identify
+from labkit.paths import runs_folder
 
 ZIP_NAME = "submission.zip"
 LARGE_NOTEBOOK, LARGE_ZIP, LARGE_RECORD = 10 * 2**20, 50 * 2**20, 2**20
@@ -114,7 +114,7 @@ def pack(folder: Path, in_colab: bool = False) -> Submission:
         made.warnings.append(
             f"not here: {', '.join(missing)}; if you have done them, {how} and submit again."
         )
-    made.files |= _records(Path(os.environ.get("LABKIT_RUNS", folder / "runs")))
+    made.files |= _records(folder / runs_folder())
     made.receipt = {
         "time": f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M:%S UTC}",
         "versions": {

@@ -35,7 +35,7 @@ if "google.colab" in sys.modules:
     from importlib.util import find_spec
 
     if find_spec("labkit") is None:
-        %pip install -q "labkit @ git+{home}@v{version}"
+        !{{sys.executable}} -m pip install -q "labkit @ git+{home}@v{version}"
 """
 
 
