@@ -208,7 +208,7 @@ def train(
 
     _set_lr(opt, base_lrs, schedule(steps / max(1, epochs * steps_per_epoch)))
     with ExitStack() as stack:
-        progress = stack.enter_context(EpochProgress(label, len(train_set), len(run.history), epochs))
+        progress = stack.enter_context(EpochProgress(label, len(train_set), run.history, epochs))
         loader.on_batch = progress.advance
         # a hook on the optimizer, so that callbacks run after each step of anybody's loop
         stack.callback(opt.register_step_post_hook(after_step).remove)

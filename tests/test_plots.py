@@ -95,7 +95,7 @@ CASES: dict[str, tuple[Callable[[], plots.Picture], str]] = {
     ),
     "training": (
         lambda: plots.training_curve({"a": history(20), "b": history(3)}),
-        "a: 20 epochs, best test accuracy 59.0 % in epoch 19, last 59.0 %; b: 3 epochs",
+        "a: 20 epochs, best test accuracy 59.0 % after 20, last 59.0 %; b: 3 epochs",
     ),
     "one epoch": (lambda: plots.training_curve({"a": history(1)}), "a: 1 epoch,"),
     "untested": (lambda: plots.training_curve({"a": [{"epoch": 0, "train_loss": 1.0}]}), "a: 1 epoch."),

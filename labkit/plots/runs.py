@@ -78,7 +78,7 @@ def _accuracy_lines(curves: Curves, baseline: float | None, unit: str, what: str
 
 @styled
 def training_curve(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Picture:
-    """Loss and accuracy by epoch, training hollow and test filled, a colour per run.
+    """Loss and accuracy against the epochs trained, training hollow and test filled, a colour per run.
 
     runs: label -> history, a list of records with `epoch`, `train_loss`, `train_accuracy`, `test_loss`,
         `test_accuracy`; a record may lack some of them.
@@ -92,7 +92,7 @@ def training_curve(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Picture:
         for ax, quantity in zip(axes, ("loss", "accuracy"), strict=True):
             for part, filled in (("train", False), ("test", True)):
                 key = f"{part}_{quantity}"
-                points = [(r["epoch"], float(r[key])) for r in history if r.get(key) is not None]
+                points = [(r["epoch"] + 1, float(r[key])) for r in history if r.get(key) is not None]
                 ax.plot(
                     [epoch for epoch, _ in points],
                     [value for _, value in points],
@@ -107,11 +107,11 @@ def training_curve(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Picture:
         if tested:
             best = max(tested, key=lambda record: float(record["test_accuracy"]))
             sentences[-1] += (
-                f", best test accuracy {percent(float(best['test_accuracy']))} in epoch {best['epoch']}, "
+                f", best test accuracy {percent(float(best['test_accuracy']))} after {best['epoch'] + 1}, "
                 f"last {percent(float(tested[-1]['test_accuracy']))}"
             )
     for ax, quantity in zip(axes, ("loss", "accuracy"), strict=True):
-        ax.set_xlabel("epoch")
+        ax.set_xlabel("epochs trained")
         ax.set_ylabel(quantity)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         if len({record["epoch"] for history in runs.values() for record in history}) == 1:

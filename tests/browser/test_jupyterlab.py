@@ -96,6 +96,8 @@ def test_a_training_shows_its_progress_and_its_curve(lab: Lab) -> None:
     assert "3 of 3 public checks passed" in lab.run("test-finetune-masks")
     training = lab.run("one-shot")
     assert "epoch  4/4" in training and "images/s" in training
+    (alt,) = alt_texts(lab, "one-shot")
+    assert "one-shot: 4 epochs" in alt
     lab.run("curve")
     (alt,) = alt_texts(lab, "curve")
     assert "test accuracy" in alt
