@@ -58,6 +58,7 @@ _HOMES = {
     "submit": ("submit",),
     "training": ("cosine", "evaluate", "finetune", "one_cycle", "sgd", "train"),
 }
+_MODULES = ("check", "checkpoints", "plots", "quantization", "storage")  # written with a dot in notebooks
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 
@@ -72,7 +73,7 @@ sys.modules[__name__].__class__ = _Labkit
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("plots", "check"):
+    if name in _MODULES:
         return importlib.import_module(f"labkit.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'labkit' has no attribute {name!r}")

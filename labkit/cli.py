@@ -150,6 +150,20 @@ def reproduce(
 
 
 @app.command()
+def notebooks(
+    folder: Annotated[Path, typer.Argument(help="Where to put them.")] = Path("compression"),
+) -> None:
+    """Put the lab's notebooks into a folder, to work in; what is there already stays as it is."""
+    from labkit.notebooks import hand_out
+
+    written, kept = hand_out(folder)
+    typer.echo(f"{len(written)} notebooks written to {folder}")
+    if kept:
+        typer.echo(f"kept as they are: {', '.join(kept)}")
+    typer.echo(f"Next: jupyter lab {folder}")
+
+
+@app.command()
 def submit(
     folder: Annotated[
         Path | None, typer.Argument(help="Where the notebooks are.", show_default="the current folder")
@@ -175,7 +189,8 @@ def doctor() -> None:
 
         findings.append(isolation())
     for finding in findings:
-        typer.echo(f"{'ok  ' if finding.well else 'look'}  {finding.what}: {finding.found}")
+        mark = "look" if not finding.well else "note" if finding.advice else "ok  "
+        typer.echo(f"{mark}  {finding.what}: {finding.found}")
         if finding.advice:
             typer.echo(f"      {finding.advice}")
     if any(finding.needed and not finding.well for finding in findings):

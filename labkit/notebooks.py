@@ -14,7 +14,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from labkit.errors import LabError
+from labkit.files import write_atomically
 from labkit.outcomes import MARKS
+from labkit.paths import shipped_notebooks
 
 GRADED = (
     "00_baseline", "01_percentile_pruning", "02_masked_finetuning", "03_iterative_pruning",
@@ -31,6 +34,27 @@ _STATES = {mark: state for state, mark in MARKS.items()}
 
 Cell = dict[str, Any]
 Checks = dict[str, str]  # what a check says -> passed, failed or skipped
+
+
+def hand_out(folder: Path) -> tuple[list[str], list[str]]:
+    """Copy the lab's notebooks into `folder`; returns the names written, and those that were there already.
+
+    What is there stays as it is: a student's work is never written over. Raises LabError if the folder
+    cannot be written.
+    """
+    written, kept = [], []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in sorted(shipped_notebooks().glob("*.ipynb")):
+            if (folder / path.name).exists():
+                kept.append(path.name)
+                continue
+            data = path.read_bytes()
+            write_atomically(folder / path.name, lambda part, data=data: part.write_bytes(data))  # type: ignore[misc]
+            written.append(path.name)
+    except OSError as error:
+        raise LabError(f"{folder} cannot be written ({error.strerror}): name another folder.") from None
+    return written, kept
 
 
 def called(stem: str, names: Collection[str]) -> str | None:

@@ -17,6 +17,12 @@ def shipped_data() -> Path:
     return installed if installed.is_dir() else _PACKAGE.parent / "data"
 
 
+def shipped_notebooks() -> Path:
+    """The folder of the released notebooks."""
+    installed = _PACKAGE / "data" / "notebooks"
+    return installed if installed.is_dir() else _PACKAGE.parent / "notebooks" / "release" / "compression"
+
+
 def runs_folder() -> Path:
     """Where runs keep their checkpoints and records.
 

@@ -29,6 +29,7 @@ from torch.nn import functional as F
 from labkit import colab
 from labkit.errors import LabError
 from labkit.models import default_device
+from labkit.notebooks import called
 
 reference: Callable[[str, str], Any] | None = None
 """While grading: gives the `name` of a notebook's reference solution. None everywhere else."""
@@ -39,25 +40,41 @@ DEFINITIONS = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef
 def from_notebook(notebook: str, name: str) -> Any:
     """The student's `name` from the sibling notebook `notebook` (file name without `.ipynb`).
 
-    Looked for beside this notebook, then in Google Drive's folder for Colab, also as `Copy of ...`.
+    Looked for beside this notebook, then in Google Drive's folder for Colab, also as a renamed copy.
     If it is missing or unanswered, what comes back raises a LabError with advice when it is called,
     so that the cells which do not need it still run.
     """
     stand_in = _reference()
     try:
-        own = definitions(find_notebook(notebook))[name]
-    except (LabError, KeyError) as error:
+        path = find_notebook(notebook)
+        own = definitions(path).get(name)
+        reason = "" if own is not None else _why_missing(path, name)
+    except LabError as error:
+        own, reason = None, str(error)
+    if own is None:
         if stand_in is not None:
             return stand_in(notebook, name)
-        reason = str(error) if isinstance(error, LabError) else f"{notebook}.ipynb does not define {name}."
         return _stand_in(name, f"{reason}\nWrite {name} there first, or paste yours into a cell here.")
     report = importlib.import_module("labkit.check").report(name, own)
     if stand_in is not None and not report.all_passed:
         return stand_in(notebook, name)
     if report.unanswered:
         return _stand_in(name, f"{name} is not written yet in {notebook}.ipynb: go there first.")
-    print(f"{name}: yours, from {notebook}.ipynb ({report.summary})")
+    print(f"{name}: yours, from {path.name} ({report.summary})")
+    if not report.all_passed:
+        print(f"! Mend {name} there first: it is used here as it is.")
     return own
+
+
+def _why_missing(path: Path, name: str) -> str:
+    """Why a notebook's definitions lack this one: a cell that is no Python defines nothing."""
+    for source in _code_cells(json.loads(path.read_text(encoding="utf-8"))["cells"], experiments=False):
+        if name in source:
+            try:
+                ast.parse(source)
+            except SyntaxError as error:
+                return f"in {path.name} the cell with {name} has a syntax error in line {error.lineno}."
+    return f"{path.name} does not define {name}, or its definition raises an error."
 
 
 def _reference() -> Callable[[str, str], Any] | None:
@@ -68,11 +85,13 @@ def _reference() -> Callable[[str, str], Any] | None:
 
 
 def find_notebook(notebook: str) -> Path:
-    """The path of a sibling notebook. Raises LabError if it is nowhere to be found."""
+    """The path of a sibling notebook, or of a renamed copy. Raises LabError if it is nowhere to be found."""
     for place in (Path.cwd(), *colab.FOLDERS):
-        for file in (f"{notebook}.ipynb", f"Copy of {notebook}.ipynb"):
-            if (place / file).is_file():
-                return place / file
+        if (place / f"{notebook}.ipynb").is_file():
+            return place / f"{notebook}.ipynb"
+        for path in sorted(place.glob("*.ipynb")):
+            if called(path.stem, (notebook,)) and path.is_file():
+                return path
     raise LabError(f"{notebook}.ipynb is not beside this notebook (looked in {Path.cwd()}).")
 
 

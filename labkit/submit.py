@@ -85,7 +85,8 @@ def submit(folder: str | Path | None = None, out: str | Path | None = None) -> N
             f"the zip has {_size(data).strip()}, more than many platforms take: "
             f"clear outputs of {largest} that nobody needs, save it and submit again."
         )
-    print("\n".join([*(f"! {warning}" for warning in made.warnings), "", f"{made}", ""]).lstrip("\n"))
+    warnings = [f"! {warning}" for warning in made.warnings] or ["Nothing is missing."]
+    print("\n".join([*warnings, "", f"{made}", ""]))
     try:
         write_atomically(target, lambda part: part.write_bytes(data))
     except OSError as error:
@@ -114,6 +115,11 @@ def pack(folder: Path, in_colab: bool = False) -> Submission:
         made.warnings.append(
             f"not here: {', '.join(missing)}; if you have done them, {how} and submit again."
         )
+    about = {name: _about(notebook, session) for name, notebook in notebooks.items()}
+    for name, one in about.items():
+        for title, came in one["checks"].items():
+            if not isinstance(came, str) and "failed" in came["outcomes"].values():
+                made.warnings.append(f"{name}: {title} passed {_in_short(came)} public checks.")
     made.files |= _records(folder / runs_folder())
     made.receipt = {
         "time": f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M:%S UTC}",
@@ -122,7 +128,7 @@ def pack(folder: Path, in_colab: bool = False) -> Submission:
             "labkit": _version("labkit"),
             "torch": _version("torch"),
         },
-        "notebooks": {name: _about(notebook, session) for name, notebook in notebooks.items()},
+        "notebooks": about,
         "missing": missing,
         "files": {
             name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}

@@ -93,6 +93,14 @@ def test_check_is_content_with_a_fresh_release(course: Path, released: list[dict
     assert differences(course, "compression") == []
 
 
+def test_what_running_the_source_leaves_is_not_released(course: Path, released: list[dict]) -> None:
+    source = course / "source" / "compression"
+    (source / "runs" / "one-shot").mkdir(parents=True)
+    for left in ("submission.zip", ".submission.zip.k2.part", "runs/one-shot/checkpoint.pt"):
+        (source / left).write_bytes(b"left")
+    assert differences(course, "compression") == []
+
+
 def test_check_names_what_differs(course: Path, released: list[dict]) -> None:
     folder = course / "release" / "compression"
     (folder / "01_double.ipynb").write_text("edited by hand")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from labkit import doctor
 from labkit.errors import LabError
 
 ROOT = Path(__file__).resolve().parents[1]
+RELEASE = ROOT / "notebooks" / "release" / "compression"
 INSTRUCTORS = ("nbgrader", "nbclient", "nbconvert", "sqlalchemy", "jupyterlab", "ipykernel", "notebook")
 
 
@@ -114,7 +116,48 @@ def test_the_wheel_holds_the_weights_and_the_reports_tables(tmp_path: Path) -> N
         files = [path for path in (ROOT / "data" / folder).iterdir() if path.is_file()]
         assert files
         assert {f"labkit/data/{folder}/{path.name}" for path in files} <= names
+    assert {f"labkit/data/notebooks/{path.name}" for path in RELEASE.glob("*.ipynb")} <= names
     assert not [name for name in names if name.startswith(("tests/", "notebooks/"))]
+
+
+def test_notebooks_are_handed_out_and_a_students_work_stays(tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    first = CliRunner().invoke(labkit.cli.app, ["notebooks", str(folder)])
+    assert first.output.startswith("9 notebooks written to")
+    assert {path.name for path in folder.iterdir()} == {path.name for path in RELEASE.glob("*.ipynb")}
+    (folder / "01_percentile_pruning.ipynb").write_text("my work")
+    (folder / "02_masked_finetuning.ipynb").unlink()
+    again = CliRunner().invoke(labkit.cli.app, ["notebooks", str(folder)])
+    assert "1 notebooks written" in again.output and "01_percentile_pruning.ipynb" in again.output
+    assert (folder / "01_percentile_pruning.ipynb").read_text() == "my work"
+    assert json.loads((folder / "02_masked_finetuning.ipynb").read_text(encoding="utf-8"))["nbformat"] == 4
+
+
+def test_notebooks_into_a_file_is_a_users_mistake(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("")
+    result = CliRunner().invoke(labkit.cli.app, ["notebooks", str(tmp_path / "taken")])
+    assert result.exit_code == 2 and "name another folder" in result.stderr
+
+
+def test_what_notebooks_write_with_a_dot_is_there_whatever_was_imported_before() -> None:
+    """`labkit.quantization.grid`, say, each asked for in a process that has only imported labkit."""
+    dotted = re.compile(r"\blabkit(?:\.[A-Za-z_]\w*)+")
+    names: set[str] = set()
+    for path in RELEASE.glob("*.ipynb"):
+        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+            if cell["cell_type"] == "code":
+                names |= set(dotted.findall("".join(cell["source"])))
+    assert len(names) > 20
+    code = (
+        "import os, torch, numpy, matplotlib, labkit\n"
+        f"for name in {sorted(names)!r}:\n"
+        "    if os.fork() == 0:\n"
+        "        try: eval(name)\n"
+        "        except AttributeError as error: print(name, error, flush=True)\n"
+        "        os._exit(0)\n"
+        "    os.wait()\n"
+    )
+    assert python(code) == ""
 
 
 def raising(error: Exception) -> Callable[..., None]:

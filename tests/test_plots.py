@@ -53,6 +53,10 @@ CASES: dict[str, tuple[Callable[[], plots.Picture], str]] = {
     "few pictures": (lambda: plots.pictures(images(), 3), "3 images of noise"),
     "pictures without some classes": (lambda: plots.pictures(images(4), 20), "4 images of noise"),
     "histograms": (lambda: plots.weight_histograms(resnet20(), pruned_net()), "20 layers"),
+    "histograms of two networks without zeros": (
+        lambda: plots.weight_histograms(resnet20(), resnet20(), NAMES[:2], called=("untrained", "trained")),
+        "untrained and trained; zeros go from 0 to 0",
+    ),
     "histograms of quantized": (
         lambda: plots.weight_histograms(resnet20(), pruned_net(4), NAMES[:2]),
         "2 layers",

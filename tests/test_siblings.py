@@ -59,7 +59,9 @@ def test_the_students_own_function_comes_over(here: Path, capsys: pytest.Capture
 def test_a_wrong_one_is_the_students_too(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(here, WRONG)
     assert not prunes(from_notebook("01_percentile_pruning", "prune_by_percentage"))
-    assert "of 3 public checks passed" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "of 3 public checks passed" in printed
+    assert "! Mend prune_by_percentage there first" in printed
 
 
 def test_helpers_constants_and_imports_come_along_but_no_experiment_runs(here: Path) -> None:
@@ -97,8 +99,16 @@ def test_missing_and_unanswered_ones_say_so_when_called(
         from_notebook("01_percentile_pruning", "prune_by_percentage")(None)
 
 
-def test_colabs_copy_is_found(here: Path) -> None:
-    write(here, RIGHT, name="Copy of 01_percentile_pruning")
+def test_a_syntax_error_is_named(here: Path) -> None:
+    write(here, RIGHT.replace("layer.weight.data", "layer.weight.data)"))
+    found = from_notebook("01_percentile_pruning", "prune_by_percentage")
+    with pytest.raises(LabError, match="has a syntax error in line 2"):
+        found(None)
+
+
+@pytest.mark.parametrize("name", ["Copy of 01_percentile_pruning", "01_percentile_pruning (1)"])
+def test_renamed_copies_are_found(here: Path, name: str) -> None:
+    write(here, RIGHT, name=name)
     assert prunes(from_notebook("01_percentile_pruning", "prune_by_percentage"))
 
 

@@ -193,6 +193,25 @@ def test_a_stopped_cell_a_large_notebook_and_a_broken_one_are_said(lab: Path) ->
     assert any(one.startswith("05_asymmetric_quantization.ipynb cannot be read") for one in warnings)
 
 
+def test_a_check_that_failed_is_named(lab: Path) -> None:
+    path = answer(lab)
+    check = cell_with(path, "labkit.check.")
+    edit(path, lambda cells: cells[check].update(outputs=[output(SEEN)]))
+    assert f"{PRUNING}: prune_by_percentage passed 1 of 2 public checks." in pack(lab).warnings
+
+
+def test_when_nothing_is_missing_that_is_said(lab: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for path in lab.glob("*.ipynb"):
+        written = json.loads(path.read_text(encoding="utf-8"))
+        for cell in written["cells"]:
+            source = "".join(cell["source"])
+            if "raise NotImplementedError" in source or source.strip() == "*Your answer here.*":
+                cell["source"] = "answer = 1"
+        path.write_text(json.dumps(written), encoding="utf-8")
+    submit()
+    assert capsys.readouterr().out.startswith("Nothing is missing.")
+
+
 def test_of_two_copies_the_one_of_the_right_name_goes_in(lab: Path) -> None:
     right = answer(lab)
     shutil.copy(RELEASE / right.name, lab / f"Copy of {right.name}")

@@ -19,6 +19,7 @@ from nbgrader.preprocessors import SaveCells
 
 from labkit.errors import LabError
 from labkit.grading.settings import course_settings, source_notebooks
+from labkit.submit import ZIP_NAME
 
 
 def release(course: Path, assignment: str) -> list[Path]:
@@ -106,4 +107,6 @@ def _files(folder: Path) -> set[str]:
 
 
 def _leavings(folder: str, names: list[str]) -> set[str]:
-    return {name for name in names if name in {".ipynb_checkpoints", "__pycache__"}}
+    """What running the notebooks in place leaves there."""
+    left = {".ipynb_checkpoints", "__pycache__", "runs", ZIP_NAME}
+    return {name for name in names if name in left or name.endswith(".part")}

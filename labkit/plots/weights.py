@@ -45,11 +45,16 @@ def pictures(data: ImageSet, n: int = 20) -> Picture:
 
 
 @styled
-def weight_histograms(before: Weights, after: Weights, layers: Sequence[str] | None = None) -> Picture:
+def weight_histograms(
+    before: Weights,
+    after: Weights,
+    layers: Sequence[str] | None = None,
+    called: tuple[str, str] = ("before", "after"),
+) -> Picture:
     """How each layer's weights are distributed before and after, zeros counted and not drawn.
 
     before, after: networks (of their prunable layers the effective weights), or name -> tensor.
-    layers: the names to draw, all that both have if None.
+    layers: the names to draw, all that both have if None. called: what the two are, for the legend.
     """
     old, new = _weights(before), _weights(after)
     names = [name for name in old if name in new] if layers is None else list(layers)
@@ -71,19 +76,19 @@ def weight_histograms(before: Weights, after: Weights, layers: Sequence[str] | N
     fig.supylabel("weights per bin", fontsize=10)
     counts = [sum(int((w[name] == 0).sum()) for name in names) for w in (old, new)]
     total = sum(new[name].size for name in names)
+    zeros = (f": {counts[0]:,} of {total:,} weights are zero", f": {counts[1]:,} zeros")
+    first, second = (name + (which if any(counts) else "") for name, which in zip(called, zeros, strict=True))
     fig.legend(
         handles=[
-            Patch(
-                facecolor=PALE, edgecolor=GREY, label=f"before: {counts[0]:,} of {total:,} weights are zero"
-            ),
-            Line2D([], [], color=BLUE, label=f"after: {counts[1]:,} zeros"),
+            Patch(facecolor=PALE, edgecolor=GREY, label=first),
+            Line2D([], [], color=BLUE, label=second),
         ],
         loc="outside upper center",
         ncols=2,
     )
     fig.labkit_alt = (
-        f"Histograms of the nonzero weights of {len(names)} layers ({listing(names, most=3)}) before and "
-        f"after; zeros go from {counts[0]:,} to {counts[1]:,} of {total:,} weights."
+        f"Histograms of the nonzero weights of {len(names)} layers ({listing(names, most=3)}) "
+        f"{called[0]} and {called[1]}; zeros go from {counts[0]:,} to {counts[1]:,} of {total:,} weights."
     )
     return fig
 
@@ -98,6 +103,8 @@ def _histogram(ax: Any, old: Any, new: Any) -> None:
     ax.hist(old[old != 0], bins, color=PALE, edgecolor=GREY, linewidth=0.4, histtype="stepfilled")
     ax.hist(new[new != 0], bins, color=BLUE, linewidth=1.2, histtype="step")
     zeros = [int((w == 0).sum()) for w in (old, new)]
+    if not any(zeros):
+        return
     text = f"zeros\n{zeros[0]:,}\n→ {zeros[1]:,}"
     ax.text(0.98, 0.97, text, transform=ax.transAxes, ha="right", va="top", fontsize=7.5)
 

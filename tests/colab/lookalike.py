@@ -22,7 +22,7 @@ from labkit.grading.nbgrader_steps import public_home
 
 ROOT = Path(__file__).resolve().parents[2]
 INSTALLED = ("labkit", "data/checkpoints", "data/report", "data/results/tables.csv")
-INSTALLED += ("pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md")
+INSTALLED += ("notebooks/release/compression", "pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md")
 HERE = Path("/colab")  # inside: all that is the lookalike's own
 
 MESSAGE = """\
