@@ -10,7 +10,7 @@ MARKS = {"passed": "✓", "failed": "✗", "skipped": "–"}
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one check came to."""
+    """What one check came to. message: a sentence, and below it a table if there is one."""
 
     sentence: str
     state: str  # passed, failed or skipped
@@ -26,7 +26,9 @@ class Outcome:
         marks = f" {self.earned:g}/{self.points:g}" if with_points else ""
         text = f"  {MARKS[self.state]}{marks} {self.sentence}"
         if self.message:
-            text += "\n" + textwrap.indent(textwrap.fill(self.message, 96, break_long_words=False), "      ")
+            said, _, table = self.message.partition("\n")
+            text += "\n" + textwrap.indent(textwrap.fill(said, 96, break_long_words=False), "      ")
+            text += "\n" * bool(table) + textwrap.indent(table, "      ")
         if self.hint:
             text += "\n" + textwrap.indent(textwrap.fill(f"Hint: {self.hint}", 96), "      ")
         return text

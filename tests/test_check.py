@@ -5,6 +5,7 @@ from __future__ import annotations
 import linecache
 import sys
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,9 @@ import torch
 
 import labkit
 from labkit.check import Suite, expect, expect_close
+from labkit.check.diagnosis import expect_named, named, table
 from labkit.check.engine import Failed
+from labkit.outcomes import Outcome
 
 
 def suite_of(answer: Any) -> Suite:
@@ -68,12 +71,34 @@ def test_an_unwritten_answer_is_told_apart(capsys: pytest.CaptureFixture[str]) -
     assert "not answered yet" in capsys.readouterr().out
 
 
+def written(source: str, file: str = "<their cell>") -> dict[str, Any]:
+    """The names that a cell defines; its lines can be looked up, as in a notebook."""
+    linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
+    names: dict[str, Any] = {"torch": torch}
+    exec(compile(source, file, "exec"), names)
+    return names
+
+
+def test_an_error_of_torchs_own_is_no_unwritten_answer(capsys: pytest.CaptureFixture[str]) -> None:
+    source = "def f(x):\n    return torch.log_softmax(torch.ones(2, dtype=torch.long), 0)\n"
+    suite = suite_of(written(source)["f"])
+    suite.score()
+    out = " ".join(capsys.readouterr().out.split())
+    assert "it raised NotImplementedError" in out and "line 2 of your cell" in out
+    assert not suite.run().unanswered
+    stub = "def f(x):\n    raise NotImplementedError('write it here')\n"
+    assert suite_of(written(stub)["f"]).run().unanswered
+
+
+def test_a_line_of_another_notebook_is_named_as_its(capsys: pytest.CaptureFixture[str]) -> None:
+    earlier = written("def g(x):\n    return x / 0\n", "<02_masked_finetuning, code cell 3>")["g"]
+    suite_of(lambda x: earlier(x)).score()
+    assert "line 2 of 02_masked_finetuning, code cell 3" in " ".join(capsys.readouterr().out.split())
+
+
 def test_an_exception_names_the_students_line_not_ours(capsys: pytest.CaptureFixture[str]) -> None:
     source = "def breaks(x):\n    return torch.zeros(2) @ torch.zeros(3)\n"
-    linecache.cache["<their cell>"] = (len(source), None, source.splitlines(keepends=True), "<their cell>")
-    names: dict[str, Any] = {"torch": torch}
-    exec(compile(source, "<their cell>", "exec"), names)
-    assert suite_of(names["breaks"]).score() == 0.0
+    assert suite_of(written(source)["breaks"]).score() == 0.0
     out = capsys.readouterr().out
     assert "it raised RuntimeError" in out
     assert "line 2 of your cell: return torch.zeros(2) @" in " ".join(out.split())
@@ -128,6 +153,184 @@ def test_expect_close_names_the_worst_value() -> None:
         expect_close([[1, 2.5], [9, 4]], [[1, 2], [5, 4]], "the weight")
 
 
+def test_a_table_points_to_what_differs() -> None:
+    weights = {"weight": [-10.0, 3, 0.25], "should": [0, 3, 0.25], "is": torch.tensor([-0.0, 3, 1e-8])}
+    assert table(weights).splitlines() == [
+        "weight  -10  3   0.25",
+        "should    0  3   0.25",
+        "is        0  3  1e-08",
+        "                    ^",
+    ]
+    same = table({"layer": ["head", "a"], "should": [1, 200], "is": [1, 200]})
+    assert same == "layer   head    a\nshould     1  200\nis         1  200"  # nothing to point to
+    assert table({"epoch": [8, 9], "should": [72, 80], "is": ["72", "None"]}).splitlines()[2:] == [
+        "is      72  None", "               ^",
+    ]  # fmt: skip
+
+
+def test_a_table_is_shown_as_it_is_below_a_sentence_that_is_wrapped() -> None:
+    outcome = Outcome("It is so.", "failed", 1.0, f"{'long ' * 30}\na    b" + 60 * "  1" + "\n     ^", "look")
+    *sentence, first, second, hint = outcome.lines(with_points=False).splitlines()
+    assert len(sentence) == 3 and all(len(line) <= 102 for line in sentence)
+    assert (first, second) == ("      a    b" + 60 * "  1", "           ^")
+    assert hint == "      Hint: look"
+
+
+def test_the_first_mistake_that_gives_what_came_names_the_hint() -> None:
+    def later() -> list[float]:
+        return [1.0, 3.0]
+
+    mistakes: list[tuple[str, Any]] = [("other shape", [1.0]), ("nothing", [None, 1.0][1:]), ("later", later)]
+    assert named(torch.tensor([1.0, 3.0]), mistakes) == "later"
+    assert named([1.0, 3.1], mistakes) is None
+    assert named("text", mistakes) is None and named(None, mistakes) is None
+    assert named([1.0, float("nan")], [("no guard", [1.0, np.nan])]) == "no guard"
+
+
+def test_a_picture_is_drawn_only_of_numbers_in_the_right_shape() -> None:
+    def message(got: Any) -> str:
+        with pytest.raises(Failed) as verdict:
+            expect_named(
+                got, [1.0, 2.0], "it", [("twice", [2.0, 4.0])], otherwise="x", picture=lambda: "a\nb"
+            )
+        return f"{verdict.value} / {verdict.value.hint}"
+
+    assert (
+        message([2.0, 4.0])
+        == "it at index (1,) should be 2, but it is 4 (2 of 2 values differ)\na\nb / twice"
+    )
+    assert message([0.0, 0.0]).endswith("\na\nb / x")
+    assert "\n" not in message([1.0]) + message(None)
+
+
+def test_expect_close_shows_no_more_than_one_value() -> None:
+    """Hidden tests use it: their numbers are nobody's business."""
+    with pytest.raises(Failed) as verdict:
+        expect_close(torch.arange(100.0), torch.arange(100.0) + 1, "it")
+    assert "\n" not in str(verdict.value) and len(str(verdict.value)) < 100
+
+
+W = torch.nn.Linear(3, 2).weight
+
+
+class OneGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, w: torch.Tensor, bit: int, symmetric: bool = False) -> torch.Tensor:
+        return 2 * w
+
+    @staticmethod
+    def backward(ctx: Any, g: torch.Tensor) -> Any:
+        return g
+
+
+class GradientForAll(OneGradient):
+    @staticmethod
+    def backward(ctx: Any, g: torch.Tensor) -> Any:
+        return g, g, g
+
+
+def twice_backward() -> None:
+    loss = (W * W).sum()
+    loss.backward()
+    loss.backward()
+
+
+def changed_before_backward() -> None:
+    squared = W.exp()
+    squared.mul_(2)
+    squared.sum().backward()
+
+
+def new_weight() -> None:
+    layer = torch.nn.Linear(3, 2)
+    layer.weight = layer.weight * 2  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize(
+    ("raises", "hint"),
+    [
+        (lambda: OneGradient.apply(W, 2, False).sum().backward(), "g, None, None"),
+        (lambda: GradientForAll.apply(W, 2, False).sum().backward(), "bit and symmetric get no gradient"),
+        (lambda bit=None: 2**bit - 1, "`bit` may be None"),
+        (lambda: np.percentile(W.numpy(), 70), ".detach()"),
+        (lambda: W.mul_(2), "a Parameter itself is not written to"),
+        (lambda: W[0].mul_(2), "a Parameter itself is not written to"),
+        (new_weight, "layer.weight.data"),
+        (lambda: torch.quantile(torch.ones(3), 70.0), "divide the percent by 100"),
+        (lambda: np.percentile(np.ones(3), 104), "from 0 to 100"),
+        (lambda: torch.ones(3).sum().backward(), "cut off from the weights"),
+        (twice_backward, "with net(inputs), for each batch"),
+        (changed_before_backward, "right after the loss"),
+    ],
+)  # fmt: skip
+def test_a_known_exception_gets_a_hint(raises: Callable[[], object], hint: str) -> None:
+    suite = Suite(raises, "raises")
+
+    @suite.check()
+    def runs(f: Any) -> None:
+        """It runs."""
+        f()
+
+    (outcome,) = suite.run().outcomes
+    assert outcome.hint is not None and hint in outcome.hint, outcome.message
+    assert "\n" not in outcome.message
+
+
+@pytest.mark.parametrize(
+    ("message", "hint"),
+    [
+        ("Legacy autograd function with non-static forward method is deprecated.", "@staticmethod above"),
+        ("Found no NVIDIA driver on your system.", "no GPU"),
+        ("Torch not compiled with CUDA enabled", "no GPU"),
+        ("can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu()", ".cpu().numpy()"),
+        ("Expected all tensors to be on the same device, but found at least two devices", "weight.device"),
+        ("CUDA out of memory. Tried to allocate 2.00 GiB", None),
+        ("something else", None),
+    ],
+)
+def test_messages_of_other_machines_are_told_apart(message: str, hint: str | None) -> None:
+    def breaks(x: float) -> float:
+        raise RuntimeError(message)
+
+    (outcome, _) = suite_of(breaks).run().outcomes
+    assert outcome.hint is None if hint is None else hint in str(outcome.hint)
+
+
+def test_changed_arguments_are_named() -> None:
+    def double(x: float, y: float) -> float:
+        return x * y
+
+    (outcome, _) = suite_of(double).run().outcomes
+    assert outcome.hint == "its arguments and their names stay as the stub has them."
+
+
+def test_a_check_may_depend_on_several() -> None:
+    suite = Suite(abs, "abs")
+
+    @suite.check()
+    def first(f: Any) -> None:
+        """One."""
+
+    @suite.check()
+    def second(f: Any) -> None:
+        """Two."""
+        expect(f(-1) == -1, "no")
+
+    @suite.check(after=(first, second))
+    def third(f: Any) -> None:
+        """Three."""
+
+    assert [outcome.state for outcome in suite.run().outcomes] == ["passed", "failed", "skipped"]
+
+
+def test_a_check_draws_no_random_numbers_from_the_notebook() -> None:
+    torch.manual_seed(3)
+    wanted = torch.rand(3)
+    torch.manual_seed(3)
+    labkit.check.report("iterative_prune", lambda net, epoch, target=80.0, ramp_epochs=10: None)
+    assert torch.equal(torch.rand(3), wanted)
+
+
 def test_a_check_without_a_sentence_is_a_mistake_of_ours() -> None:
     with pytest.raises(ValueError, match="docstring"):
         Suite(abs).check()(lambda f: None)
@@ -140,8 +343,9 @@ def test_instant_check_prints_a_mark_for_each_sentence(capsys: pytest.CaptureFix
 
     labkit.check.prune_by_percentage(signed)
     out = capsys.readouterr().out
-    assert "✗ Of ten weights" in out and "compare |w| with the threshold" in out
-    assert "2 of 3 public checks passed. More are run at grading." in out
+    assert "✗ Of ten weights" in out and "compare |w| with it" in out
+    assert "      weight  -14  -5  -3  1  4  -8  -2  6  7  10\n" in out
+    assert "1 of 3 public checks passed. More are run at grading." in out
 
 
 def test_code_that_needs_a_gpu_is_told_before_it_is_handed_in(capsys: pytest.CaptureFixture[str]) -> None:

@@ -104,6 +104,15 @@ def test_a_page_says_what_was_expected_and_what_came(course: Course) -> None:
     assert "A human grader will give up to 3 points here." in page.words
 
 
+def test_a_table_below_a_sentence_keeps_its_columns(course: Course) -> None:
+    picture = "weight  -10  3\nis        0  3\n          ^"
+    checks = (Outcome("It prunes.", "failed", 7.0, f"a weight is <off>\n{picture}", "compare |w|"),)
+    result = Graded(FIRST, (Verdict("test_double", "failed", 0.0, 7.0, "", checks),), {})
+    page = Page(notebook_page(ASSIGNMENT, answered(course, result), GRADES))
+    assert f"a weight is <off>\n{picture}\n" in page.text
+    assert "Table of this check" in [attrs.get("aria-label") for attrs in page.all("pre")]
+
+
 def test_no_test_cells_source_is_shown(course: Course) -> None:
     one = answered(course)
     html = notebook_page(ASSIGNMENT, one, GRADES)

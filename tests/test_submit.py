@@ -34,7 +34,11 @@ def prune_by_percentage(layer, q=70.0):
 SEEN = """\
 prune_by_percentage
   ✗ Of ten weights, q = 50 takes the five smallest.
-      the weight at index (0, 0) should be -10, but it is -0
+      the weight at index (0, 0) should be -10, but it is 0
+      weight  -10  -8  -6  -4  -2  1  3  5  7  9
+      should  -10  -8  -6   0   0  0  0  0  7  9
+      is        0   0   0   0   0  1  3  5  7  9
+                ^   ^   ^          ^  ^  ^
       Hint: all negative weights went.
   ✓ q is in percent: q = 20 takes two of ten weights.
 1 of 2 public checks passed. More are run at grading.

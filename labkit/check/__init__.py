@@ -9,9 +9,10 @@ checks of a function that is not listed here: they stand in its notebook and end
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-from labkit.check import fixtures, public
+from labkit.check import fixtures, pruning, quantization, schedule, suites, training
 from labkit.check.engine import Failed, Report, Suite, expect, expect_close
 
 __all__ = [
@@ -21,45 +22,57 @@ __all__ = [
 ]  # fmt: skip
 
 
+_SUITES: dict[str, Callable[..., Suite]] = {
+    "prune_by_percentage": pruning.prune_by_percentage,
+    "finetune_after_prune": training.finetune_after_prune,
+    "sparsity_at": schedule.sparsity_at,
+    "iterative_prune": schedule.iterative_prune,
+    "global_prune_by_percentage": pruning.global_prune_by_percentage,
+    "STE": quantization.STE,
+    "finetune_quantized": training.finetune_quantized,
+}
+
+
 def report(name: str, answer: Any, **options: Any) -> Report:
     """The outcomes of the public checks of the function called `name`, without printing anything.
 
     Of a name that this module does not know, an instructor's own, only whether it is written.
     """
-    suite = getattr(public, name)(answer, **options) if name in __all__ else public.is_written(answer, name)
+    make = _SUITES.get(name)
+    suite = suites.is_written(answer, name) if make is None else make(answer, **options)
     return suite.run()
 
 
 def prune_by_percentage(answer: Any) -> None:
     """Notebook 01: try a `prune_by_percentage(layer, q=70.0)`."""
-    public.prune_by_percentage(answer).show()
+    pruning.prune_by_percentage(answer).show()
 
 
 def finetune_after_prune(answer: Any) -> None:
     """Notebook 02: try a `finetune_after_prune(net, trainloader, criterion, optimizer, prune=True)`."""
-    public.finetune_after_prune(answer).show()
+    training.finetune_after_prune(answer).show()
 
 
 def sparsity_at(answer: Any) -> None:
     """Notebook 03: try a `sparsity_at(epoch, target=80.0, ramp_epochs=10)`."""
-    public.sparsity_at(answer).show()
+    schedule.sparsity_at(answer).show()
 
 
 def iterative_prune(answer: Any) -> None:
     """Notebook 03: try an `iterative_prune(net, epoch, target=80.0, ramp_epochs=10)`."""
-    public.iterative_prune(answer).show()
+    schedule.iterative_prune(answer).show()
 
 
 def global_prune_by_percentage(answer: Any) -> None:
     """Notebook 04: try a `global_prune_by_percentage(net, q=70.0)`."""
-    public.global_prune_by_percentage(answer).show()
+    pruning.global_prune_by_percentage(answer).show()
 
 
 def STE(answer: Any, symmetric: bool = False) -> None:  # noqa: N802 (named after the student's class)
     """Notebooks 05 and 06: try a `class STE(torch.autograd.Function)`."""
-    public.STE(answer, symmetric).show()
+    quantization.STE(answer, symmetric).show()
 
 
 def finetune_quantized(answer: Any) -> None:
     """Notebook 07: try a `finetune_quantized(net, trainloader, criterion, optimizer)`."""
-    public.finetune_quantized(answer).show()
+    training.finetune_quantized(answer).show()

@@ -10,11 +10,9 @@ from __future__ import annotations
 import contextlib
 import inspect
 import io
-import linecache
-import traceback
 import types
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,13 +20,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from labkit.check.exceptions import explain, is_stub
 from labkit.outcomes import Outcome
 
 CheckFunction = Callable[[Any], object]
 
 
 class Failed(Exception):  # noqa: N818 (a verdict, not an error)
-    """A check's verdict: what was expected and what came, with an optional hint."""
+    """A check's verdict: what was expected and what came, with an optional hint.
+
+    message: a sentence; lines after the first are a table, and are shown as they are.
+    """
 
     def __init__(self, message: str, hint: str | None = None) -> None:
         super().__init__(message)
@@ -61,9 +63,8 @@ def expect_close(got: Any, wanted: Any, what: str, tolerance: float = 1e-6, hint
     worst = np.unravel_index(int(np.argmax(np.where(np.isnan(off), np.inf, off))), off.shape)
     where = f" at index {tuple(int(i) for i in worst)}" if off.ndim else ""
     count = f" ({int(wrong.sum())} of {off.size} values differ)" if off.size > 1 else ""
-    raise Failed(
-        f"{what}{where} should be {values[worst]:.6g}, but it is {got_values[worst]:.6g}{count}", hint
-    )
+    should, came = values[worst] + 0.0, got_values[worst] + 0.0  # + 0.0: not -0
+    raise Failed(f"{what}{where} should be {should:.6g}, but it is {came:.6g}{count}", hint)
 
 
 def as_array(value: Any) -> np.ndarray:
@@ -128,18 +129,19 @@ class Suite:
 
     def __init__(self, answer: Any, name: str | None = None) -> None:
         self.answer = answer
-        self.name = name or str(getattr(answer, "__name__", type(answer).__name__))
-        self._checks: list[tuple[CheckFunction, float, CheckFunction | None]] = []
+        self.name = name or _called(answer)
+        self._checks: list[tuple[CheckFunction, float, tuple[CheckFunction, ...]]] = []
 
     def check(
-        self, points: float = 1.0, after: CheckFunction | None = None
+        self, points: float = 1.0, after: CheckFunction | Sequence[CheckFunction] = ()
     ) -> Callable[[CheckFunction], CheckFunction]:
-        """Register a check. `after`: an earlier check; if that did not pass, this one is skipped."""
+        """Register a check. `after`: an earlier check, or several; unless they pass, this one is skipped."""
+        earlier = (after,) if callable(after) else tuple(after)
 
         def register(function: CheckFunction) -> CheckFunction:
             if not function.__doc__:
                 raise ValueError(f"check {function.__name__} needs a docstring: it is what the student reads")
-            self._checks.append((function, points, after))
+            self._checks.append((function, points, earlier))
             return function
 
         return register
@@ -148,9 +150,9 @@ class Suite:
         """Run all checks. quiet: what the answer prints is dropped."""
         outcomes: dict[CheckFunction, Outcome] = {}
         unanswered = False
-        for function, points, after in self._checks:
+        for function, points, earlier in self._checks:
             sentence = " ".join(inspect.getdoc(function).split())  # type: ignore[union-attr]
-            if unanswered or (after is not None and outcomes[after].state != "passed"):
+            if unanswered or any(outcomes[one].state != "passed" for one in earlier):
                 outcomes[function] = Outcome(sentence, "skipped", points)
                 continue
             outcome = _run_one(function, sentence, points, self.answer, quiet)
@@ -200,15 +202,20 @@ def _run_one(function: CheckFunction, sentence: str, points: float, answer: Any,
         if quiet:
             stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
             stack.enter_context(contextlib.redirect_stderr(io.StringIO()))
+        stack.enter_context(torch.random.fork_rng(devices=[]))  # the next cell draws what it would have drawn
         try:
             function(answer)
         except Failed as verdict:
             return Outcome(sentence, "failed", points, str(verdict), verdict.hint)
-        except NotImplementedError:
-            return Outcome(sentence, "failed", points, UNANSWERED)
         except Exception as error:
-            return Outcome(sentence, "failed", points, *_explain(error, function))
+            if isinstance(error, NotImplementedError) and is_stub(error, function):
+                return Outcome(sentence, "failed", points, UNANSWERED)
+            return Outcome(sentence, "failed", points, *explain(error, function, _called(answer)))
     return Outcome(sentence, "passed", points)
+
+
+def _called(answer: Any) -> str:
+    return str(getattr(answer, "__name__", type(answer).__name__))
 
 
 def functions_of(thing: Any) -> Iterator[types.FunctionType]:
@@ -224,26 +231,3 @@ def _sources(answer: Any) -> Iterator[str]:
     for function in functions_of(answer):
         with contextlib.suppress(OSError, TypeError, SyntaxError):  # not to be had, as of functions from exec
             yield inspect.getsource(function.__code__).strip()
-
-
-def _explain(error: Exception, function: CheckFunction) -> tuple[str, str | None]:
-    """(what the student's code raised and in which of their lines, a hint if the error is a known one)."""
-    text = str(error).strip().splitlines()
-    message = f"it raised {type(error).__name__}" + (f": {text[0][:200]}" if text else "")
-    # only the student's own lines: none of the libraries', and above all none of a hidden test's
-    ours = (function.__code__.co_filename, _LABKIT, "<frozen")
-    frames = traceback.extract_tb(error.__traceback__)
-    theirs = [f for f in frames if not f.filename.startswith(ours) and "site-packages" not in f.filename]
-    number, line = 0, ""
-    if theirs:
-        number = theirs[-1].lineno or 0
-        line = linecache.getline(theirs[-1].filename, number).strip()
-    # while grading, the student's code runs in another process, which says the line
-    number, line = getattr(error, "student_line", (number, line))
-    message += f" (line {number} of your cell: {line})" if line else ""
-    if "CUDA" in message or "NVIDIA" in message:
-        return message, "grading has no GPU: use .to(weight.device) rather than .cuda()."
-    return message, None
-
-
-_LABKIT = __file__.rsplit("check", 1)[0]

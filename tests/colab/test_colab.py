@@ -76,7 +76,7 @@ def test_a_student_goes_through_two_notebooks_and_hands_in(colab: Colab) -> None
     saved.write_text(json.dumps(first), encoding="utf-8")
     second = colab.run(answered(FINETUNING))
     assert printed(second, "colab-bootstrap") == ""
-    assert "3 of 3 public checks passed" in printed(second, "test-finetune-masks")
+    assert "4 of 4 public checks passed" in printed(second, "test-finetune-masks")
     with zipfile.ZipFile(colab.content / "downloaded" / "submission.zip") as archive:
         assert archive.namelist() == [f"{PRUNING}.ipynb", f"{FINETUNING}.ipynb", "receipt.json"]
         receipt = json.loads(archive.read("receipt.json"))

@@ -39,12 +39,17 @@ torch.set_num_threads(1)
 
 @dataclass(frozen=True)
 class Answer:
-    """One way to write a graded function: `kind` is `right` or `wrong`, `title` says what is special."""
+    """One way to write a graded function: `kind` is `right` or `wrong`, `title` says what is special.
+
+    hint: a part of the first hint that the instant checks show for it, "none" if they show none; None if it
+    passes them all.
+    """
 
     function: str
     kind: str
     title: str
     source: str
+    hint: str | None = None
 
 
 @dataclass(frozen=True)
@@ -87,12 +92,15 @@ def graded_functions() -> list[Graded]:
 
 
 def answers(function: str) -> list[Answer]:
-    """The answers in `answers/<function>.py`, split at lines like `# === right: pure torch`."""
+    """The answers in `answers/<function>.py`, split at lines like `# === right: pure torch`.
+
+    A line `# hint: ...` below such a line is what the instant checks have to say.
+    """
     text = (ANSWERS / f"{function}.py").read_text(encoding="utf-8")
-    parts = re.split(r"^# === (right|wrong): (.+)$", text, flags=re.MULTILINE)[1:]
+    parts = re.split(r"^# === (right|wrong): (.+)(?:\n# hint: (.+))?$", text, flags=re.MULTILINE)[1:]
     return [
-        Answer(function, kind, title, source.strip() + "\n")
-        for kind, title, source in zip(parts[::3], parts[1::3], parts[2::3], strict=True)
+        Answer(function, kind, title, source.strip() + "\n", hint)
+        for kind, title, hint, source in zip(*(parts[i::4] for i in range(4)), strict=True)
     ]
 
 

@@ -160,6 +160,7 @@ class STE(torch.autograd.Function):
         return (g,) + (None,) * (ctx.n - 1)
 
 # === wrong: floor for round
+# hint: floor and int() always go down
 class STE(torch.autograd.Function):
     @staticmethod
     def forward(ctx, w, bit, symmetric=False):
@@ -175,6 +176,7 @@ class STE(torch.autograd.Function):
         return g, None, None
 
 # === wrong: truncated by a cast to int
+# hint: floor and int() always go down
 class STE(torch.autograd.Function):
     @staticmethod
     def forward(ctx, w, bit, symmetric=False):
@@ -190,6 +192,7 @@ class STE(torch.autograd.Function):
         return g, None, None
 
 # === wrong: 2^bit steps
+# hint: 2^bit - 1 steps between them
 class STE(torch.autograd.Function):
     @staticmethod
     def forward(ctx, w, bit, symmetric=False):
@@ -205,6 +208,7 @@ class STE(torch.autograd.Function):
         return g, None, None
 
 # === wrong: 2^bit steps, the top one clamped away
+# hint: 2^bit - 1 steps between them
 class STE(torch.autograd.Function):
     @staticmethod
     def forward(ctx, w, bit, symmetric=False):
@@ -220,6 +224,7 @@ class STE(torch.autograd.Function):
         return g, None, None
 
 # === wrong: the offset is not added again
+# hint: add the offset beta again
 class STE(torch.autograd.Function):
     @staticmethod
     def forward(ctx, w, bit, symmetric=False):
@@ -235,6 +240,7 @@ class STE(torch.autograd.Function):
         return g, None, None
 
 # === wrong: no offset at all, w divided by the scale
+# hint: subtract beta = min(w) before rounding
 class STE(torch.autograd.Function):
     @staticmethod
     def forward(ctx, w, bit, symmetric=False):
@@ -250,6 +256,7 @@ class STE(torch.autograd.Function):
         return g, None, None
 
 # === wrong: the zero point is rounded to a whole number
+# hint: the grid starts there, and 0 is no level
 class STE(torch.autograd.Function):
     @staticmethod
     def forward(ctx, w, bit, symmetric=False):
@@ -267,6 +274,7 @@ class STE(torch.autograd.Function):
         return g, None, None
 
 # === wrong: scaled by max|w|
+# hint: alpha = max(w) - min(w)
 class STE(torch.autograd.Function):
     @staticmethod
     def forward(ctx, w, bit, symmetric=False):
@@ -282,6 +290,7 @@ class STE(torch.autograd.Function):
         return g, None, None
 
 # === wrong: a grid for each output channel
+# hint: each row has a grid of its own
 class STE(torch.autograd.Function):
     @staticmethod
     def forward(ctx, w, bit, symmetric=False):
@@ -300,6 +309,7 @@ class STE(torch.autograd.Function):
         return g, None, None
 
 # === wrong: level numbers instead of levels
+# hint: the number k of each level
 class STE(torch.autograd.Function):
     @staticmethod
     def forward(ctx, w, bit, symmetric=False):
@@ -331,6 +341,7 @@ class STE(torch.autograd.Function):
         return g, None, None
 
 # === wrong: pruned zeros go to the nearest level
+# hint: multiply by (w != 0)
 class STE(torch.autograd.Function):
     @staticmethod
     def forward(ctx, w, bit, symmetric=False):
@@ -391,6 +402,7 @@ class STE(torch.autograd.Function):
         return g, None, None
 
 # === wrong: no case for 0 bits
+# hint: bit == 0 is a case of its own
 class STE(torch.autograd.Function):
     @staticmethod
     def forward(ctx, w, bit, symmetric=False):
@@ -404,6 +416,7 @@ class STE(torch.autograd.Function):
         return g, None, None
 
 # === wrong: `if not bit` takes 0 bits for None
+# hint: `if not bit` is true of None and of 0
 class STE(torch.autograd.Function):
     @staticmethod
     def forward(ctx, w, bit, symmetric=False):
@@ -417,6 +430,7 @@ class STE(torch.autograd.Function):
         return g, None, None
 
 # === wrong: no case for None
+# hint: `bit` may be None
 class STE(torch.autograd.Function):
     @staticmethod
     def forward(ctx, w, bit, symmetric=False):
@@ -430,6 +444,7 @@ class STE(torch.autograd.Function):
         return g, None, None
 
 # === wrong: w is changed in place
+# hint: whose name ends in _
 class STE(torch.autograd.Function):
     @staticmethod
     def forward(ctx, w, bit, symmetric=False):
@@ -479,6 +494,7 @@ class STE(torch.autograd.Function):
         return g, None, None
 
 # === wrong: the shape is lost
+# hint: in the shape of w
 class STE(torch.autograd.Function):
     @staticmethod
     def forward(ctx, w, bit, symmetric=False):
@@ -496,6 +512,7 @@ class STE(torch.autograd.Function):
         return g.reshape(ctx.shape), None, None
 
 # === wrong: the gradient is clipped to -1..1
+# hint: the gradient is clipped
 class STE(torch.autograd.Function):
     @staticmethod
     def forward(ctx, w, bit, symmetric=False):
@@ -528,6 +545,7 @@ class STE(torch.autograd.Function):
         return g * (w.abs() <= 1), None, None
 
 # === wrong: the gradient is doubled
+# hint: the gradient is scaled
 class STE(torch.autograd.Function):
     @staticmethod
     def forward(ctx, w, bit, symmetric=False):
@@ -559,6 +577,7 @@ class STE(torch.autograd.Function):
         return g * ctx.mask, None, None
 
 # === wrong: the true gradient of round
+# hint: the true gradient of round
 class STE(torch.autograd.Function):
     @staticmethod
     def forward(ctx, w, bit, symmetric=False):
@@ -574,6 +593,7 @@ class STE(torch.autograd.Function):
         return torch.zeros_like(g), None, None
 
 # === wrong: plain operations, autograd left to itself
+# hint: autograd went through round by itself
 class STE:
     @staticmethod
     def apply(w, bit, symmetric=False):
@@ -585,6 +605,7 @@ class STE:
         return (torch.round((w - beta) / (alpha + 1e-8) * n) / n * alpha + beta) * (w != 0)
 
 # === wrong: a gradient of ones whatever comes in
+# hint: 1 whatever was sent
 class STE(torch.autograd.Function):
     @staticmethod
     def forward(ctx, w, bit, symmetric=False):
@@ -600,6 +621,7 @@ class STE(torch.autograd.Function):
         return torch.ones_like(g), None, None
 
 # === wrong: a gradient for bit and symmetric too
+# hint: bit and symmetric get no gradient
 class STE(torch.autograd.Function):
     @staticmethod
     def forward(ctx, w, bit, symmetric=False):
@@ -615,6 +637,7 @@ class STE(torch.autograd.Function):
         return g, g, g
 
 # === wrong: backward gives one gradient only
+# hint: one value for each argument of forward
 class STE(torch.autograd.Function):
     @staticmethod
     def forward(ctx, w, bit, symmetric=False):
@@ -630,6 +653,7 @@ class STE(torch.autograd.Function):
         return g
 
 # === wrong: half precision
+# hint: half precision loses digits
 class STE(torch.autograd.Function):
     @staticmethod
     def forward(ctx, w, bit, symmetric=False):
@@ -645,6 +669,7 @@ class STE(torch.autograd.Function):
         return g, None, None
 
 # === wrong: backward is still the stub
+# hint: still has to be written
 class STE(torch.autograd.Function):
     @staticmethod
     def forward(ctx, w, bit, symmetric=False):

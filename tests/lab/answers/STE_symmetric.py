@@ -137,6 +137,7 @@ class STE:
         return w + (torch.where(v == 0, v, q) - v)
 
 # === wrong: max(w) for max|w|
+# hint: not the largest weight
 class STE(torch.autograd.Function):
     @staticmethod
     def forward(ctx, w, bit, symmetric=False):
@@ -157,6 +158,7 @@ class STE(torch.autograd.Function):
         return g, None, None
 
 # === wrong: |max(w)| for max|w|
+# hint: not the largest weight
 class STE(torch.autograd.Function):
     @staticmethod
     def forward(ctx, w, bit, symmetric=False):
@@ -177,6 +179,7 @@ class STE(torch.autograd.Function):
         return g, None, None
 
 # === wrong: the field's grid with zero, 2^bit - 1 levels
+# hint: has zero as a level
 class STE(torch.autograd.Function):
     @staticmethod
     def forward(ctx, w, bit, symmetric=False):
@@ -195,6 +198,7 @@ class STE(torch.autograd.Function):
         return g, None, None
 
 # === wrong: two's complement codes, the top one clamped
+# hint: 2^bit - 1 steps between them
 class STE(torch.autograd.Function):
     @staticmethod
     def forward(ctx, w, bit, symmetric=False):
@@ -213,6 +217,7 @@ class STE(torch.autograd.Function):
         return g, None, None
 
 # === wrong: the asymmetric grid for both
+# hint: the asymmetric grid
 class STE(torch.autograd.Function):
     @staticmethod
     def forward(ctx, w, bit, symmetric=False):
@@ -228,6 +233,7 @@ class STE(torch.autograd.Function):
         return g, None, None
 
 # === wrong: the symmetric grid for both
+# hint: the grid from -m to m: if symmetric is False
 class STE(torch.autograd.Function):
     @staticmethod
     def forward(ctx, w, bit, symmetric=False):
@@ -244,6 +250,7 @@ class STE(torch.autograd.Function):
         return g, None, None
 
 # === wrong: the branches are swapped
+# hint: the branches are swapped
 class STE(torch.autograd.Function):
     @staticmethod
     def forward(ctx, w, bit, symmetric=False):
@@ -264,6 +271,7 @@ class STE(torch.autograd.Function):
         return g, None, None
 
 # === wrong: m for 2 m
+# hint: from -m to m is 2 m
 class STE(torch.autograd.Function):
     @staticmethod
     def forward(ctx, w, bit, symmetric=False):
@@ -284,6 +292,7 @@ class STE(torch.autograd.Function):
         return g, None, None
 
 # === wrong: not shifted back
+# hint: add the offset beta again
 class STE(torch.autograd.Function):
     @staticmethod
     def forward(ctx, w, bit, symmetric=False):
@@ -303,6 +312,7 @@ class STE(torch.autograd.Function):
         return g, None, None
 
 # === wrong: centred on the middle of the range, not on zero
+# hint: from min(w) to max(w)
 class STE(torch.autograd.Function):
     @staticmethod
     def forward(ctx, w, bit, symmetric=False):
@@ -324,6 +334,7 @@ class STE(torch.autograd.Function):
         return g, None, None
 
 # === wrong: magnitudes quantized to 2^bit levels each side
+# hint: 2^bit levels in all
 class STE(torch.autograd.Function):
     @staticmethod
     def forward(ctx, w, bit, symmetric=False):
@@ -343,6 +354,7 @@ class STE(torch.autograd.Function):
         return g, None, None
 
 # === wrong: floor for round in the new branch
+# hint: floor and int() always go down
 class STE(torch.autograd.Function):
     @staticmethod
     def forward(ctx, w, bit, symmetric=False):
@@ -362,6 +374,7 @@ class STE(torch.autograd.Function):
         return g, None, None
 
 # === wrong: 2^bit steps in the new branch
+# hint: 2^bit - 1 steps between them
 class STE(torch.autograd.Function):
     @staticmethod
     def forward(ctx, w, bit, symmetric=False):
@@ -382,6 +395,7 @@ class STE(torch.autograd.Function):
         return g, None, None
 
 # === wrong: zeros not kept in the new branch
+# hint: multiply by (w != 0)
 class STE(torch.autograd.Function):
     @staticmethod
     def forward(ctx, w, bit, symmetric=False):
@@ -421,6 +435,7 @@ class STE(torch.autograd.Function):
         return g, None, None
 
 # === wrong: an m for each output channel
+# hint: each row has an m of its own
 class STE(torch.autograd.Function):
     @staticmethod
     def forward(ctx, w, bit, symmetric=False):
@@ -441,6 +456,7 @@ class STE(torch.autograd.Function):
         return g, None, None
 
 # === wrong: m is a robust 3 sigma, larger weights are clipped
+# hint: not a multiple of the standard deviation
 class STE(torch.autograd.Function):
     @staticmethod
     def forward(ctx, w, bit, symmetric=False):
@@ -460,6 +476,7 @@ class STE(torch.autograd.Function):
         return g, None, None
 
 # === wrong: w is shifted in place
+# hint: whose name ends in _
 class STE(torch.autograd.Function):
     @staticmethod
     def forward(ctx, w, bit, symmetric=False):
@@ -500,6 +517,7 @@ class STE(torch.autograd.Function):
         return g, None, None
 
 # === wrong: the asymmetric branch is missing
+# hint: bring your asymmetric branch over
 class STE(torch.autograd.Function):
     @staticmethod
     def forward(ctx, w, bit, symmetric=False):
@@ -518,6 +536,7 @@ class STE(torch.autograd.Function):
         return g, None, None
 
 # === wrong: the asymmetric branch gives w back
+# hint: w came back as it was
 class STE(torch.autograd.Function):
     @staticmethod
     def forward(ctx, w, bit, symmetric=False):
@@ -536,6 +555,7 @@ class STE(torch.autograd.Function):
         return g, None, None
 
 # === wrong: the gradient is clipped
+# hint: the gradient is clipped
 class STE(torch.autograd.Function):
     @staticmethod
     def forward(ctx, w, bit, symmetric=False):
@@ -556,6 +576,7 @@ class STE(torch.autograd.Function):
         return g.clamp(-1, 1), None, None
 
 # === wrong: the gradient is halved
+# hint: the gradient is scaled
 class STE(torch.autograd.Function):
     @staticmethod
     def forward(ctx, w, bit, symmetric=False):
@@ -576,6 +597,7 @@ class STE(torch.autograd.Function):
         return g / 2, None, None
 
 # === wrong: the true gradient of round
+# hint: the true gradient of round
 class STE(torch.autograd.Function):
     @staticmethod
     def forward(ctx, w, bit, symmetric=False):
@@ -596,6 +618,7 @@ class STE(torch.autograd.Function):
         return 0 * g, None, None
 
 # === wrong: None and 0 bits only in the asymmetric branch
+# hint: `bit` may be None
 class STE(torch.autograd.Function):
     @staticmethod
     def forward(ctx, w, bit, symmetric=False):
@@ -616,6 +639,7 @@ class STE(torch.autograd.Function):
         return g, None, None
 
 # === wrong: backward is still the stub
+# hint: still has to be written
 class STE(torch.autograd.Function):
     @staticmethod
     def forward(ctx, w, bit, symmetric=False):

@@ -129,6 +129,7 @@ def finetune_after_prune(net, trainloader, criterion, optimizer, prune=True):
     net.eval()
 
 # === wrong: mask before the step
+# hint: the mask comes before optimizer.step()
 def finetune_after_prune(net, trainloader, criterion, optimizer, prune=True):
     masks = {layer: layer.weight.data != 0 for _, layer in labkit.prunable_layers(net)}
     for inputs, targets in trainloader:
@@ -140,6 +141,7 @@ def finetune_after_prune(net, trainloader, criterion, optimizer, prune=True):
         optimizer.step()
 
 # === wrong: mask on the gradient only
+# hint: a mask on the gradient is not enough
 def finetune_after_prune(net, trainloader, criterion, optimizer, prune=True):
     masks = {layer: layer.weight.data != 0 for _, layer in labkit.prunable_layers(net)}
     for inputs, targets in trainloader:
@@ -151,6 +153,7 @@ def finetune_after_prune(net, trainloader, criterion, optimizer, prune=True):
         optimizer.step()
 
 # === wrong: mask by a gradient hook
+# hint: a mask on the gradient is not enough
 def finetune_after_prune(net, trainloader, criterion, optimizer, prune=True):
     handles = []
     if prune:
@@ -165,6 +168,7 @@ def finetune_after_prune(net, trainloader, criterion, optimizer, prune=True):
         handle.remove()
 
 # === wrong: mask once, after the epoch
+# hint: at the end of the epoch only
 def finetune_after_prune(net, trainloader, criterion, optimizer, prune=True):
     masks = {layer: layer.weight.data != 0 for _, layer in labkit.prunable_layers(net)}
     for inputs, targets in trainloader:
@@ -176,6 +180,7 @@ def finetune_after_prune(net, trainloader, criterion, optimizer, prune=True):
             layer.weight.data.mul_(mask)
 
 # === wrong: gradient masked in each step, weight once at the end
+# hint: at the end of the epoch only
 def finetune_after_prune(net, trainloader, criterion, optimizer, prune=True):
     masks = {layer: layer.weight.data != 0 for _, layer in labkit.prunable_layers(net)}
     for inputs, targets in trainloader:
@@ -190,6 +195,7 @@ def finetune_after_prune(net, trainloader, criterion, optimizer, prune=True):
             layer.weight.data.mul_(mask)
 
 # === wrong: the last layer's mask for every layer
+# hint: the zeros of final hold, those of head
 def finetune_after_prune(net, trainloader, criterion, optimizer, prune=True):
     for _, layer in labkit.prunable_layers(net):
         mask = layer.weight.data != 0
@@ -203,6 +209,7 @@ def finetune_after_prune(net, trainloader, criterion, optimizer, prune=True):
                     layer.weight.data.mul_(mask)
 
 # === wrong: the mask is taken from the gradient
+# hint: the mask is taken from the gradient
 def finetune_after_prune(net, trainloader, criterion, optimizer, prune=True):
     for inputs, targets in trainloader:
         optimizer.zero_grad()
@@ -213,6 +220,7 @@ def finetune_after_prune(net, trainloader, criterion, optimizer, prune=True):
                 layer.weight.data.mul_(layer.weight.grad != 0)
 
 # === wrong: the mask is made after the step, when nothing is zero any more
+# hint: an epoch without a mask
 def finetune_after_prune(net, trainloader, criterion, optimizer, prune=True):
     for inputs, targets in trainloader:
         optimizer.zero_grad()
@@ -223,6 +231,7 @@ def finetune_after_prune(net, trainloader, criterion, optimizer, prune=True):
                 layer.weight.data.mul_(layer.weight.data != 0)
 
 # === wrong: the product is computed, not stored
+# hint: an epoch without a mask
 def finetune_after_prune(net, trainloader, criterion, optimizer, prune=True):
     masks = {layer: layer.weight.data != 0 for _, layer in labkit.prunable_layers(net)}
     for inputs, targets in trainloader:
@@ -234,6 +243,7 @@ def finetune_after_prune(net, trainloader, criterion, optimizer, prune=True):
                 layer.weight.data * mask
 
 # === wrong: a copy of the weights is masked
+# hint: an epoch without a mask
 def finetune_after_prune(net, trainloader, criterion, optimizer, prune=True):
     masks = {layer: layer.weight.data != 0 for _, layer in labkit.prunable_layers(net)}
     for inputs, targets in trainloader:
@@ -245,6 +255,7 @@ def finetune_after_prune(net, trainloader, criterion, optimizer, prune=True):
                 layer.weight.detach().clone().mul_(mask)
 
 # === wrong: a new Parameter in each step
+# hint: an optimizer holds on to the old Parameter
 def finetune_after_prune(net, trainloader, criterion, optimizer, prune=True):
     masks = {layer: layer.weight.data != 0 for _, layer in labkit.prunable_layers(net)}
     for inputs, targets in trainloader:
@@ -256,6 +267,7 @@ def finetune_after_prune(net, trainloader, criterion, optimizer, prune=True):
                 layer.weight = nn.Parameter(layer.weight.data * mask)
 
 # === wrong: the flag is ignored, always masked
+# hint: look at the argument `prune`
 def finetune_after_prune(net, trainloader, criterion, optimizer, prune=True):
     masks = {layer: layer.weight.data != 0 for _, layer in labkit.prunable_layers(net)}
     for inputs, targets in trainloader:
@@ -266,6 +278,7 @@ def finetune_after_prune(net, trainloader, criterion, optimizer, prune=True):
             layer.weight.data.mul_(mask)
 
 # === wrong: the flag is turned round
+# hint: the wrong way round
 def finetune_after_prune(net, trainloader, criterion, optimizer, prune=True):
     masks = {layer: layer.weight.data != 0 for _, layer in labkit.prunable_layers(net)}
     for inputs, targets in trainloader:
@@ -277,6 +290,7 @@ def finetune_after_prune(net, trainloader, criterion, optimizer, prune=True):
                 layer.weight.data.mul_(mask)
 
 # === wrong: an ordinary epoch, no mask at all
+# hint: an epoch without a mask
 def finetune_after_prune(net, trainloader, criterion, optimizer, prune=True):
     for inputs, targets in trainloader:
         optimizer.zero_grad()
@@ -284,6 +298,7 @@ def finetune_after_prune(net, trainloader, criterion, optimizer, prune=True):
         optimizer.step()
 
 # === wrong: no training with prune=False
+# hint: with prune=False it trains as well
 def finetune_after_prune(net, trainloader, criterion, optimizer, prune=True):
     if not prune:
         return
@@ -296,6 +311,7 @@ def finetune_after_prune(net, trainloader, criterion, optimizer, prune=True):
             layer.weight.data.mul_(mask)
 
 # === wrong: gradients are never cleared
+# hint: the gradients add up
 def finetune_after_prune(net, trainloader, criterion, optimizer, prune=True):
     masks = {layer: layer.weight.data != 0 for _, layer in labkit.prunable_layers(net)}
     for inputs, targets in trainloader:
@@ -306,6 +322,7 @@ def finetune_after_prune(net, trainloader, criterion, optimizer, prune=True):
                 layer.weight.data.mul_(mask)
 
 # === wrong: gradients are cleared between backward and step
+# hint: first zero_grad()
 def finetune_after_prune(net, trainloader, criterion, optimizer, prune=True):
     masks = {layer: layer.weight.data != 0 for _, layer in labkit.prunable_layers(net)}
     for inputs, targets in trainloader:
@@ -317,6 +334,7 @@ def finetune_after_prune(net, trainloader, criterion, optimizer, prune=True):
                 layer.weight.data.mul_(mask)
 
 # === wrong: one batch only
+# hint: only the first batch is used
 def finetune_after_prune(net, trainloader, criterion, optimizer, prune=True):
     masks = {layer: layer.weight.data != 0 for _, layer in labkit.prunable_layers(net)}
     for inputs, targets in trainloader:
@@ -329,6 +347,7 @@ def finetune_after_prune(net, trainloader, criterion, optimizer, prune=True):
         return
 
 # === wrong: each batch twice
+# hint: each batch is used twice
 def finetune_after_prune(net, trainloader, criterion, optimizer, prune=True):
     masks = {layer: layer.weight.data != 0 for _, layer in labkit.prunable_layers(net)}
     for epoch in range(2):
@@ -341,6 +360,7 @@ def finetune_after_prune(net, trainloader, criterion, optimizer, prune=True):
                     layer.weight.data.mul_(mask)
 
 # === wrong: one step for the whole epoch
+# hint: one step for the whole epoch
 def finetune_after_prune(net, trainloader, criterion, optimizer, prune=True):
     masks = {layer: layer.weight.data != 0 for _, layer in labkit.prunable_layers(net)}
     optimizer.zero_grad()
@@ -352,6 +372,7 @@ def finetune_after_prune(net, trainloader, criterion, optimizer, prune=True):
             layer.weight.data.mul_(mask)
 
 # === wrong: the loss is made from detached outputs
+# hint: without detach()
 def finetune_after_prune(net, trainloader, criterion, optimizer, prune=True):
     masks = {layer: layer.weight.data != 0 for _, layer in labkit.prunable_layers(net)}
     for inputs, targets in trainloader:
@@ -364,6 +385,7 @@ def finetune_after_prune(net, trainloader, criterion, optimizer, prune=True):
                 layer.weight.data.mul_(mask)
 
 # === wrong: no step
+# hint: no step was made
 def finetune_after_prune(net, trainloader, criterion, optimizer, prune=True):
     masks = {layer: layer.weight.data != 0 for _, layer in labkit.prunable_layers(net)}
     for inputs, targets in trainloader:
@@ -374,6 +396,7 @@ def finetune_after_prune(net, trainloader, criterion, optimizer, prune=True):
                 layer.weight.data.mul_(mask)
 
 # === wrong: an optimizer of its own
+# hint: the optimizer that was given made no step
 def finetune_after_prune(net, trainloader, criterion, optimizer, prune=True):
     optimizer = optim.SGD(net.parameters(), lr=0.002, momentum=0.875, weight_decay=1e-4)
     masks = {layer: layer.weight.data != 0 for _, layer in labkit.prunable_layers(net)}
@@ -386,6 +409,7 @@ def finetune_after_prune(net, trainloader, criterion, optimizer, prune=True):
                 layer.weight.data.mul_(mask)
 
 # === wrong: an optimizer with the given one's defaults, its memory lost
+# hint: the optimizer that was given made no step
 def finetune_after_prune(net, trainloader, criterion, optimizer, prune=True):
     optimizer = type(optimizer)(net.parameters(), **optimizer.defaults)
     masks = {layer: layer.weight.data != 0 for _, layer in labkit.prunable_layers(net)}
@@ -409,6 +433,7 @@ def finetune_after_prune(net, trainloader, criterion, optimizer, prune=True):
                 layer.weight.data.mul_(mask)
 
 # === wrong: the momentum is thrown away
+# hint: the optimizer has lost its memory
 def finetune_after_prune(net, trainloader, criterion, optimizer, prune=True):
     masks = {layer: layer.weight.data != 0 for _, layer in labkit.prunable_layers(net)}
     for inputs, targets in trainloader:
@@ -421,6 +446,7 @@ def finetune_after_prune(net, trainloader, criterion, optimizer, prune=True):
                 layer.weight.data.mul_(mask)
 
 # === wrong: evaluation mode inside
+# hint: evaluation mode
 def finetune_after_prune(net, trainloader, criterion, optimizer, prune=True):
     net.eval()
     masks = {layer: layer.weight.data != 0 for _, layer in labkit.prunable_layers(net)}
@@ -445,6 +471,7 @@ def finetune_after_prune(net, trainloader, criterion, optimizer, prune=True):
                 layer.weight.data.mul_(mask)
 
 # === wrong: shortcuts pruned to 70 percent, as the other layers were
+# hint: the shortcut (id_mapping) is never pruned
 def finetune_after_prune(net, trainloader, criterion, optimizer, prune=True):
     for name, layer in net.named_modules():
         if "id_mapping" in name and isinstance(layer, nn.Conv2d):
@@ -459,6 +486,7 @@ def finetune_after_prune(net, trainloader, criterion, optimizer, prune=True):
                 layer.weight.data.mul_(mask)
 
 # === wrong: shortcuts are frozen
+# hint: id_mapping.conv.weight did not move
 def finetune_after_prune(net, trainloader, criterion, optimizer, prune=True):
     masks = {layer: layer.weight.data != 0 for _, layer in labkit.prunable_layers(net)}
     frozen = {n: p.detach().clone() for n, p in net.named_parameters() if "id_mapping" in n}
@@ -474,6 +502,7 @@ def finetune_after_prune(net, trainloader, criterion, optimizer, prune=True):
                 layer.weight.data.mul_(mask)
 
 # === wrong: linear layers are forgotten
+# hint: those of hidden, final do not
 def finetune_after_prune(net, trainloader, criterion, optimizer, prune=True):
     masks = {m: m.weight.data != 0 for n, m in net.named_modules() if isinstance(m, nn.Conv2d) and "id_mapping" not in n}
     for inputs, targets in trainloader:
@@ -485,6 +514,7 @@ def finetune_after_prune(net, trainloader, criterion, optimizer, prune=True):
                 layer.weight.data.mul_(mask)
 
 # === wrong: prunes to 70 percent on entry
+# hint: became zero that were not
 def finetune_after_prune(net, trainloader, criterion, optimizer, prune=True):
     if prune:
         for _, layer in labkit.prunable_layers(net):
@@ -499,6 +529,7 @@ def finetune_after_prune(net, trainloader, criterion, optimizer, prune=True):
                 layer.weight.data.mul_(mask)
 
 # === wrong: prunes again after each step instead of holding a mask
+# hint: prune no more
 def finetune_after_prune(net, trainloader, criterion, optimizer, prune=True):
     shares = {layer: 100 * labkit.sparsity(layer) for _, layer in labkit.prunable_layers(net)}
     for inputs, targets in trainloader:
@@ -510,6 +541,7 @@ def finetune_after_prune(net, trainloader, criterion, optimizer, prune=True):
                 prune_by_percentage(layer, q=q)
 
 # === wrong: pruned layers are frozen as a whole
+# hint: nothing is frozen
 def finetune_after_prune(net, trainloader, criterion, optimizer, prune=True):
     for _, layer in labkit.prunable_layers(net):
         layer.weight.requires_grad = not prune
@@ -519,6 +551,7 @@ def finetune_after_prune(net, trainloader, criterion, optimizer, prune=True):
         optimizer.step()
 
 # === wrong: gradients are clipped
+# hint: for each batch, once and in order
 def finetune_after_prune(net, trainloader, criterion, optimizer, prune=True):
     masks = {layer: layer.weight.data != 0 for _, layer in labkit.prunable_layers(net)}
     for inputs, targets in trainloader:
@@ -531,6 +564,7 @@ def finetune_after_prune(net, trainloader, criterion, optimizer, prune=True):
                 layer.weight.data.mul_(mask)
 
 # === wrong: batches in another order
+# hint: for each batch, once and in order
 def finetune_after_prune(net, trainloader, criterion, optimizer, prune=True):
     masks = {layer: layer.weight.data != 0 for _, layer in labkit.prunable_layers(net)}
     for inputs, targets in reversed(list(trainloader)):
@@ -542,10 +576,12 @@ def finetune_after_prune(net, trainloader, criterion, optimizer, prune=True):
                 layer.weight.data.mul_(mask)
 
 # === wrong: nothing is done
+# hint: no batch went through net
 def finetune_after_prune(net, trainloader, criterion, optimizer, prune=True):
     pass
 
 # === wrong: a deep copy is trained
+# hint: not a copy
 def finetune_after_prune(net, trainloader, criterion, optimizer, prune=True):
     import copy
     net, optimizer = copy.deepcopy((net, optimizer))
@@ -560,6 +596,7 @@ def finetune_after_prune(net, trainloader, criterion, optimizer, prune=True):
     return net
 
 # === wrong: the first batch is left out
+# hint: the first batch is left out
 def finetune_after_prune(net, trainloader, criterion, optimizer, prune=True):
     masks = {layer: layer.weight.data != 0 for _, layer in labkit.prunable_layers(net)}
     for i, (inputs, targets) in enumerate(trainloader):

@@ -127,6 +127,7 @@ def finetune_quantized(net, trainloader, criterion, optimizer):
     finetune_after_prune(net, trainloader, criterion, optimizer, prune=True)
 
 # === wrong: no mask, the report's loop
+# hint: the weight behind them is trained. It ends like an epoch without a mask
 def finetune_quantized(net, trainloader, criterion, optimizer):
     for inputs, targets in trainloader:
         optimizer.zero_grad()
@@ -134,6 +135,7 @@ def finetune_quantized(net, trainloader, criterion, optimizer):
         optimizer.step()
 
 # === wrong: masks for the quantized layers only
+# hint: those of head, hidden, final do not
 def finetune_quantized(net, trainloader, criterion, optimizer):
     masks = [(layer.conv.weight, layer.conv.weight != 0) for _, layer in labkit.quantized_layers(net)]
     for inputs, targets in trainloader:
@@ -144,6 +146,7 @@ def finetune_quantized(net, trainloader, criterion, optimizer):
             weight.data.mul_(mask)
 
 # === wrong: masks for convolutions only
+# hint: those of hidden, final do not
 def finetune_quantized(net, trainloader, criterion, optimizer):
     masks = [(m.weight, m.weight != 0) for m in net.modules() if isinstance(m, nn.Conv2d)]
     for inputs, targets in trainloader:
@@ -154,6 +157,7 @@ def finetune_quantized(net, trainloader, criterion, optimizer):
             weight.data.mul_(mask)
 
 # === wrong: the mask before the step
+# hint: the mask comes before optimizer.step()
 def finetune_quantized(net, trainloader, criterion, optimizer):
     masks = [(layer.weight, layer.weight != 0) for _, layer in labkit.prunable_layers(net)]
     for inputs, targets in trainloader:
@@ -164,6 +168,7 @@ def finetune_quantized(net, trainloader, criterion, optimizer):
         optimizer.step()
 
 # === wrong: the mask on the gradient alone
+# hint: a mask on the gradient is not enough
 def finetune_quantized(net, trainloader, criterion, optimizer):
     masks = [(layer.weight, layer.weight != 0) for _, layer in labkit.prunable_layers(net)]
     for inputs, targets in trainloader:
@@ -174,6 +179,7 @@ def finetune_quantized(net, trainloader, criterion, optimizer):
         optimizer.step()
 
 # === wrong: the mask at the end of the epoch only
+# hint: at the end of the epoch only
 def finetune_quantized(net, trainloader, criterion, optimizer):
     masks = [(layer.weight, layer.weight != 0) for _, layer in labkit.prunable_layers(net)]
     for inputs, targets in trainloader:
@@ -197,6 +203,7 @@ def finetune_quantized(net, trainloader, criterion, optimizer):
             weight.data.mul_(mask)
 
 # === wrong: the weights replaced by their levels after each step
+# hint: replaced by their levels
 def finetune_quantized(net, trainloader, criterion, optimizer):
     masks = [(layer.weight, layer.weight != 0) for _, layer in labkit.prunable_layers(net)]
     for inputs, targets in trainloader:
@@ -209,6 +216,7 @@ def finetune_quantized(net, trainloader, criterion, optimizer):
             layer.conv.weight.data.copy_(layer.effective_weight)
 
 # === wrong: the weights replaced by their levels once, at the end
+# hint: replaced by their levels
 def finetune_quantized(net, trainloader, criterion, optimizer):
     mask = labkit.Mask.of(net)
     for inputs, targets in trainloader:
@@ -221,6 +229,7 @@ def finetune_quantized(net, trainloader, criterion, optimizer):
             layer.conv.weight.copy_(layer.effective_weight)
 
 # === wrong: the mask made anew after the step
+# hint: the weight behind them is trained. It ends like an epoch without a mask
 def finetune_quantized(net, trainloader, criterion, optimizer):
     for inputs, targets in trainloader:
         optimizer.zero_grad()
@@ -230,6 +239,7 @@ def finetune_quantized(net, trainloader, criterion, optimizer):
             layer.weight.data.mul_(layer.weight.data != 0)
 
 # === wrong: only the layers called conv1
+# hint: the zeros of conv1.conv hold
 def finetune_quantized(net, trainloader, criterion, optimizer):
     masks = [(p, p != 0) for name, p in net.named_parameters() if "conv1" in name]
     for inputs, targets in trainloader:
@@ -240,6 +250,7 @@ def finetune_quantized(net, trainloader, criterion, optimizer):
             weight.data.mul_(mask)
 
 # === wrong: the report's key names written into the code
+# hint: the weight behind them is trained. It ends like an epoch without a mask
 def finetune_quantized(net, trainloader, criterion, optimizer):
     masks = [(p, p != 0) for name, p in net.named_parameters() if name.startswith(("head_conv", "body_op", "final_fc"))]
     for inputs, targets in trainloader:
@@ -250,6 +261,7 @@ def finetune_quantized(net, trainloader, criterion, optimizer):
             weight.data.mul_(mask)
 
 # === wrong: the quantizer switched off while training
+# hint: the quantizer is switched off
 def finetune_quantized(net, trainloader, criterion, optimizer):
     mask = labkit.Mask.of(net)
     layers = list(labkit.quantized_layers(net))
@@ -265,6 +277,7 @@ def finetune_quantized(net, trainloader, criterion, optimizer):
         layer.bits = bits
 
 # === wrong: gradients are never cleared
+# hint: the gradients add up
 def finetune_quantized(net, trainloader, criterion, optimizer):
     mask = labkit.Mask.of(net)
     for inputs, targets in trainloader:
@@ -273,6 +286,7 @@ def finetune_quantized(net, trainloader, criterion, optimizer):
         mask.apply(net)
 
 # === wrong: an optimizer of its own
+# hint: the optimizer that was given made no step
 def finetune_quantized(net, trainloader, criterion, optimizer):
     optimizer = optim.SGD(net.parameters(), lr=0.002, momentum=0.875, weight_decay=1e-4)
     mask = labkit.Mask.of(net)
@@ -283,6 +297,7 @@ def finetune_quantized(net, trainloader, criterion, optimizer):
         mask.apply(net)
 
 # === wrong: the learning rate changed
+# hint: the settings of the optimizer were changed
 def finetune_quantized(net, trainloader, criterion, optimizer):
     for group in optimizer.param_groups:
         group["lr"] *= 0.1
@@ -294,6 +309,7 @@ def finetune_quantized(net, trainloader, criterion, optimizer):
         mask.apply(net)
 
 # === wrong: one batch and back
+# hint: only the first batch is used
 def finetune_quantized(net, trainloader, criterion, optimizer):
     mask = labkit.Mask.of(net)
     for inputs, targets in trainloader:
@@ -305,6 +321,7 @@ def finetune_quantized(net, trainloader, criterion, optimizer):
         return loss.item()
 
 # === wrong: two epochs
+# hint: each batch is used twice
 def finetune_quantized(net, trainloader, criterion, optimizer):
     mask = labkit.Mask.of(net)
     for _ in range(2):
@@ -315,6 +332,7 @@ def finetune_quantized(net, trainloader, criterion, optimizer):
             mask.apply(net)
 
 # === wrong: the shortcuts are pruned as well
+# hint: the shortcut (id_mapping) is never pruned
 def finetune_quantized(net, trainloader, criterion, optimizer):
     masks = []
     for name, module in net.named_modules():
@@ -332,6 +350,7 @@ def finetune_quantized(net, trainloader, criterion, optimizer):
             weight.data.mul_(mask)
 
 # === wrong: pruned anew by percentile after each step
+# hint: prune no more
 def finetune_quantized(net, trainloader, criterion, optimizer):
     for inputs, targets in trainloader:
         optimizer.zero_grad()
@@ -342,12 +361,14 @@ def finetune_quantized(net, trainloader, criterion, optimizer):
             w.mul_(w.abs() >= np.percentile(w.abs().numpy(), 80))
 
 # === wrong: the network is frozen
+# hint: or torch.no_grad()
 def finetune_quantized(net, trainloader, criterion, optimizer):
     with torch.no_grad():
         for inputs, targets in trainloader:
             criterion(net(inputs), targets)
 
 # === wrong: only the prunable weights are trained
+# hint: nothing is frozen
 def finetune_quantized(net, trainloader, criterion, optimizer):
     mask = labkit.Mask.of(net)
     trained = {id(layer.weight) for _, layer in labkit.prunable_layers(net)}
@@ -361,6 +382,7 @@ def finetune_quantized(net, trainloader, criterion, optimizer):
         mask.apply(net)
 
 # === wrong: the mask on a copy of the weights
+# hint: the weight behind them is trained. It ends like an epoch without a mask
 def finetune_quantized(net, trainloader, criterion, optimizer):
     masks = [(layer.weight.detach().clone(), layer.weight != 0) for _, layer in labkit.prunable_layers(net)]
     for inputs, targets in trainloader:
@@ -371,6 +393,7 @@ def finetune_quantized(net, trainloader, criterion, optimizer):
             weight.mul_(mask)
 
 # === wrong: torch's own pruning, whose hooks a quantized convolution never calls
+# hint: for each batch, once and in order
 def finetune_quantized(net, trainloader, criterion, optimizer):
     from torch.nn.utils import prune
     layers = [layer for _, layer in labkit.prunable_layers(net)]
@@ -384,6 +407,7 @@ def finetune_quantized(net, trainloader, criterion, optimizer):
         prune.remove(layer, "weight")
 
 # === wrong: evaluation mode, batch norm not trained on its batches
+# hint: evaluation mode
 def finetune_quantized(net, trainloader, criterion, optimizer):
     net.eval()
     mask = labkit.Mask.of(net)
@@ -394,6 +418,7 @@ def finetune_quantized(net, trainloader, criterion, optimizer):
         mask.apply(net)
 
 # === wrong: its own loss
+# hint: for each batch, once and in order
 def finetune_quantized(net, trainloader, criterion, optimizer):
     mask = labkit.Mask.of(net)
     for inputs, targets in trainloader:
@@ -403,6 +428,7 @@ def finetune_quantized(net, trainloader, criterion, optimizer):
         mask.apply(net)
 
 # === wrong: written for the GPU
+# hint: .to(weight.device)
 def finetune_quantized(net, trainloader, criterion, optimizer):
     net.cuda()
     mask = labkit.Mask.of(net)
@@ -413,6 +439,7 @@ def finetune_quantized(net, trainloader, criterion, optimizer):
         mask.apply(net)
 
 # === wrong: pruned weights kept almost at zero
+# hint: made small, not zero
 def finetune_quantized(net, trainloader, criterion, optimizer):
     masks = [(layer.weight, layer.weight == 0) for _, layer in labkit.prunable_layers(net)]
     for inputs, targets in trainloader:

@@ -92,12 +92,14 @@ def global_prune_by_percentage(net, q=70.0):
         layer.weight.data = layer.weight.data * mask
 
 # === wrong: a threshold for each layer, called global
+# hint: each layer has a threshold of its own
 def global_prune_by_percentage(net, q=70.0):
     for _, layer in labkit.prunable_layers(net):
         weight = layer.weight.data
         weight.mul_(weight.abs() >= np.percentile(weight.abs().numpy(), q))
 
 # === wrong: the mean of the layers' thresholds
+# hint: the mean of the layers' thresholds
 def global_prune_by_percentage(net, q=70.0):
     layers = [layer for _, layer in labkit.prunable_layers(net)]
     t = np.mean([np.percentile(layer.weight.detach().abs().numpy(), q) for layer in layers])
@@ -105,6 +107,7 @@ def global_prune_by_percentage(net, q=70.0):
         layer.weight.data.mul_(layer.weight.data.abs() >= t)
 
 # === wrong: the mean of the layers' thresholds, weighted by size
+# hint: the mean of the layers' thresholds
 def global_prune_by_percentage(net, q=70.0):
     layers = [layer for _, layer in labkit.prunable_layers(net)]
     each = [np.percentile(layer.weight.detach().abs().numpy(), q) for layer in layers]
@@ -113,6 +116,7 @@ def global_prune_by_percentage(net, q=70.0):
         layer.weight.data.mul_(layer.weight.data.abs() >= t)
 
 # === wrong: shortcuts counted in the threshold, not pruned
+# hint: shortcuts (id_mapping)
 def global_prune_by_percentage(net, q=70.0):
     every = [m.weight.detach().abs().numpy().ravel() for m in net.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
     t = np.percentile(np.concatenate(every), q)
@@ -120,6 +124,7 @@ def global_prune_by_percentage(net, q=70.0):
         layer.weight.data.mul_(layer.weight.data.abs() >= t)
 
 # === wrong: shortcuts pruned, not counted
+# hint: shortcuts (id_mapping)
 def global_prune_by_percentage(net, q=70.0):
     every = [layer.weight.detach().abs().numpy().ravel() for _, layer in labkit.prunable_layers(net)]
     t = np.percentile(np.concatenate(every), q)
@@ -128,6 +133,7 @@ def global_prune_by_percentage(net, q=70.0):
             layer.weight.data.mul_(layer.weight.data.abs() >= t)
 
 # === wrong: shortcuts counted and pruned
+# hint: shortcuts (id_mapping)
 def global_prune_by_percentage(net, q=70.0):
     layers = [m for m in net.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
     t = np.percentile(np.concatenate([m.weight.detach().abs().numpy().ravel() for m in layers]), q)
@@ -135,6 +141,7 @@ def global_prune_by_percentage(net, q=70.0):
         layer.weight.data.mul_(layer.weight.data.abs() >= t)
 
 # === wrong: batch norms and biases in the percentile
+# hint: biases and batch norms
 def global_prune_by_percentage(net, q=70.0):
     every = [p.detach().abs().numpy().ravel() for name, p in net.named_parameters() if "id_mapping" not in name]
     t = np.percentile(np.concatenate(every), q)
@@ -142,6 +149,7 @@ def global_prune_by_percentage(net, q=70.0):
         layer.weight.data.mul_(layer.weight.data.abs() >= t)
 
 # === wrong: batch norms and biases are pruned as well
+# hint: biases and batch norms
 def global_prune_by_percentage(net, q=70.0):
     layers = [layer for _, layer in labkit.prunable_layers(net)]
     t = np.percentile(np.concatenate([layer.weight.detach().abs().numpy().ravel() for layer in layers]), q)
@@ -150,6 +158,7 @@ def global_prune_by_percentage(net, q=70.0):
             p.data.mul_(p.data.abs() >= t)
 
 # === wrong: every module that has a weight
+# hint: biases and batch norms
 def global_prune_by_percentage(net, q=70.0):
     layers = [m for name, m in net.named_modules() if hasattr(m, "weight") and "id_mapping" not in name]
     t = np.percentile(np.concatenate([m.weight.detach().abs().numpy().ravel() for m in layers]), q)
@@ -157,6 +166,7 @@ def global_prune_by_percentage(net, q=70.0):
         layer.weight.data.mul_(layer.weight.data.abs() >= t)
 
 # === wrong: the biases are counted
+# hint: biases and batch norms
 def global_prune_by_percentage(net, q=70.0):
     layers = [layer for _, layer in labkit.prunable_layers(net)]
     every = [p.detach().abs().numpy().ravel() for layer in layers for p in layer.parameters()]
@@ -165,6 +175,7 @@ def global_prune_by_percentage(net, q=70.0):
         layer.weight.data.mul_(layer.weight.data.abs() >= t)
 
 # === wrong: percentile over signed values
+# hint: the percentile is taken of w itself
 def global_prune_by_percentage(net, q=70.0):
     layers = [layer for _, layer in labkit.prunable_layers(net)]
     t = np.percentile(np.concatenate([layer.weight.detach().numpy().ravel() for layer in layers]), q)
@@ -172,6 +183,7 @@ def global_prune_by_percentage(net, q=70.0):
         layer.weight.data.mul_(layer.weight.data.abs() >= t)
 
 # === wrong: signed values on both sides
+# hint: compare |w| with it
 def global_prune_by_percentage(net, q=70.0):
     layers = [layer for _, layer in labkit.prunable_layers(net)]
     t = np.percentile(np.concatenate([layer.weight.detach().numpy().ravel() for layer in layers]), q)
@@ -179,6 +191,7 @@ def global_prune_by_percentage(net, q=70.0):
         layer.weight.data.mul_(layer.weight.data >= t)
 
 # === wrong: q taken as a fraction
+# hint: not divided by 100
 def global_prune_by_percentage(net, q=70.0):
     layers = [layer for _, layer in labkit.prunable_layers(net)]
     t = np.percentile(np.concatenate([layer.weight.detach().abs().numpy().ravel() for layer in layers]), q / 100)
@@ -193,6 +206,7 @@ def global_prune_by_percentage(net, q=0.7):
         layer.weight.data.mul_(layer.weight.data.abs() >= t)
 
 # === wrong: q is ignored
+# hint: 70 percent went, whatever q says
 def global_prune_by_percentage(net, q=70.0):
     layers = [layer for _, layer in labkit.prunable_layers(net)]
     t = np.percentile(np.concatenate([layer.weight.detach().abs().numpy().ravel() for layer in layers]), 70.0)
@@ -200,6 +214,7 @@ def global_prune_by_percentage(net, q=70.0):
         layer.weight.data.mul_(layer.weight.data.abs() >= t)
 
 # === wrong: only convolutions
+# hint: linear layers belong to it too
 def global_prune_by_percentage(net, q=70.0):
     layers = [layer for _, layer in labkit.prunable_layers(net) if isinstance(layer, nn.Conv2d)]
     t = np.percentile(np.concatenate([layer.weight.detach().abs().numpy().ravel() for layer in layers]), q)
@@ -207,6 +222,7 @@ def global_prune_by_percentage(net, q=70.0):
         layer.weight.data.mul_(layer.weight.data.abs() >= t)
 
 # === wrong: the classifier is counted but not pruned
+# hint: the last layer has to be pruned too
 def global_prune_by_percentage(net, q=70.0):
     layers = [layer for _, layer in labkit.prunable_layers(net)]
     t = np.percentile(np.concatenate([layer.weight.detach().abs().numpy().ravel() for layer in layers]), q)
@@ -221,6 +237,7 @@ def global_prune_by_percentage(net, q=70.0):
         layer.weight.data.mul_(layer.weight.data.abs() >= t)
 
 # === wrong: only names that the report's network has
+# hint: by their type, not by a name
 def global_prune_by_percentage(net, q=70.0):
     layers = [m for name, m in net.named_modules() if name.endswith((".conv", ".linear")) and "id_mapping" not in name]
     t = np.percentile(np.concatenate([layer.weight.detach().abs().numpy().ravel() for layer in layers]), q)
@@ -228,6 +245,7 @@ def global_prune_by_percentage(net, q=70.0):
         layer.weight.data.mul_(layer.weight.data.abs() >= t)
 
 # === wrong: magnitudes divided by each layer's largest
+# hint: something of each layer's own
 def global_prune_by_percentage(net, q=70.0):
     layers = [layer for _, layer in labkit.prunable_layers(net)]
     relative = [layer.weight.detach().abs() / layer.weight.detach().abs().max() for layer in layers]
@@ -236,6 +254,7 @@ def global_prune_by_percentage(net, q=70.0):
         layer.weight.data.mul_(r >= t)
 
 # === wrong: magnitudes divided by each layer's standard deviation
+# hint: something of each layer's own
 def global_prune_by_percentage(net, q=70.0):
     layers = [layer for _, layer in labkit.prunable_layers(net)]
     relative = [layer.weight.detach().abs() / layer.weight.detach().std() for layer in layers]
@@ -244,6 +263,7 @@ def global_prune_by_percentage(net, q=70.0):
         layer.weight.data.mul_(r >= t)
 
 # === wrong: squared weights against the percentile of magnitudes
+# hint: w squared
 def global_prune_by_percentage(net, q=70.0):
     layers = [layer for _, layer in labkit.prunable_layers(net)]
     t = np.percentile(np.concatenate([layer.weight.detach().abs().numpy().ravel() for layer in layers]), q)
@@ -258,6 +278,7 @@ def global_prune_by_percentage(net, q=70.0):
         layer.weight.data.mul_(layer.weight.data.abs() > t)
 
 # === wrong: the largest weights go
+# hint: the largest weights went
 def global_prune_by_percentage(net, q=70.0):
     layers = [layer for _, layer in labkit.prunable_layers(net)]
     t = np.percentile(np.concatenate([layer.weight.detach().abs().numpy().ravel() for layer in layers]), q)
@@ -265,6 +286,7 @@ def global_prune_by_percentage(net, q=70.0):
         layer.weight.data.mul_(layer.weight.data.abs() <= t)
 
 # === wrong: a share of the largest magnitude instead of a percentile
+# hint: is no percentile
 def global_prune_by_percentage(net, q=70.0):
     layers = [layer for _, layer in labkit.prunable_layers(net)]
     t = q / 100 * max(layer.weight.detach().abs().max().item() for layer in layers)
@@ -272,6 +294,7 @@ def global_prune_by_percentage(net, q=70.0):
         layer.weight.data.mul_(layer.weight.data.abs() >= t)
 
 # === wrong: new Parameters take the old ones' place
+# hint: an optimizer holds on to the old Parameter
 def global_prune_by_percentage(net, q=70.0):
     layers = [layer for _, layer in labkit.prunable_layers(net)]
     t = np.percentile(np.concatenate([layer.weight.detach().abs().numpy().ravel() for layer in layers]), q)
@@ -279,6 +302,7 @@ def global_prune_by_percentage(net, q=70.0):
         layer.weight = nn.Parameter(layer.weight.data * (layer.weight.data.abs() >= t))
 
 # === wrong: a pruned copy is returned, the net stays
+# hint: nothing changed
 def global_prune_by_percentage(net, q=70.0):
     import copy
     net = copy.deepcopy(net)
@@ -289,6 +313,7 @@ def global_prune_by_percentage(net, q=70.0):
     return net
 
 # === wrong: the product is never written back
+# hint: nothing changed
 def global_prune_by_percentage(net, q=70.0):
     layers = [layer for _, layer in labkit.prunable_layers(net)]
     t = np.percentile(np.concatenate([layer.weight.detach().abs().numpy().ravel() for layer in layers]), q)
@@ -297,6 +322,7 @@ def global_prune_by_percentage(net, q=70.0):
         weight = weight * (weight.abs() >= t)
 
 # === wrong: the first layer's threshold for all
+# hint: the first layer's threshold
 def global_prune_by_percentage(net, q=70.0):
     layers = [layer for _, layer in labkit.prunable_layers(net)]
     t = np.percentile(layers[0].weight.detach().abs().numpy(), q)
@@ -304,6 +330,7 @@ def global_prune_by_percentage(net, q=70.0):
         layer.weight.data.mul_(layer.weight.data.abs() >= t)
 
 # === wrong: the last layer's threshold for all, the list overwritten in the loop
+# hint: the last layer's threshold
 def global_prune_by_percentage(net, q=70.0):
     for _, layer in labkit.prunable_layers(net):
         magnitudes = layer.weight.detach().abs().numpy().ravel()
@@ -312,6 +339,7 @@ def global_prune_by_percentage(net, q=70.0):
         layer.weight.data.mul_(layer.weight.data.abs() >= t)
 
 # === wrong: collected and pruned in one loop
+# hint: prunes while it still collects
 def global_prune_by_percentage(net, q=70.0):
     flat = []
     for _, layer in labkit.prunable_layers(net):
@@ -319,6 +347,7 @@ def global_prune_by_percentage(net, q=70.0):
         layer.weight.data.mul_(layer.weight.data.abs() >= np.percentile(np.concatenate(flat), q))
 
 # === wrong: a sample of the weights, every tenth
+# hint: none
 def global_prune_by_percentage(net, q=70.0):
     layers = [layer for _, layer in labkit.prunable_layers(net)]
     t = np.percentile(np.concatenate([layer.weight.detach().abs().numpy().ravel()[::10] for layer in layers]), q)
@@ -334,6 +363,7 @@ def global_prune_by_percentage(net, q=70.0):
         layer.weight.data.mul_(layer.weight.data.abs() >= t)
 
 # === wrong: no layer may be emptied
+# hint: a layer may lose every weight
 def global_prune_by_percentage(net, q=70.0):
     layers = [layer for _, layer in labkit.prunable_layers(net)]
     t = np.percentile(np.concatenate([layer.weight.detach().abs().numpy().ravel() for layer in layers]), q)
@@ -343,6 +373,7 @@ def global_prune_by_percentage(net, q=70.0):
             weight.mul_(weight.abs() >= t)
 
 # === wrong: signs lost
+# hint: the signs are lost
 def global_prune_by_percentage(net, q=70.0):
     layers = [layer for _, layer in labkit.prunable_layers(net)]
     t = np.percentile(np.concatenate([layer.weight.detach().abs().numpy().ravel() for layer in layers]), q)
@@ -351,6 +382,7 @@ def global_prune_by_percentage(net, q=70.0):
         layer.weight.data.copy_(magnitude * (magnitude >= t))
 
 # === wrong: the mask itself is written
+# hint: the mask itself
 def global_prune_by_percentage(net, q=70.0):
     layers = [layer for _, layer in labkit.prunable_layers(net)]
     t = np.percentile(np.concatenate([layer.weight.detach().abs().numpy().ravel() for layer in layers]), q)
@@ -373,6 +405,7 @@ def global_prune_by_percentage(net, q=70.0):
         layer.weight.data.mul_(layer.mask)
 
 # === wrong: weights are made small, not zero
+# hint: made small, not zero
 def global_prune_by_percentage(net, q=70.0):
     layers = [layer for _, layer in labkit.prunable_layers(net)]
     t = np.percentile(np.concatenate([layer.weight.detach().abs().numpy().ravel() for layer in layers]), q)

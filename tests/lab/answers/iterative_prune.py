@@ -73,6 +73,7 @@ def iterative_prune(net, epoch, target=80.0, ramp_epochs=10):
             prune_by_percentage(layer, q=target * (epoch + 1) / ramp_epochs)
 
 # === wrong: the target and the ramp are not passed on
+# hint: pass them on
 def sparsity_at(epoch, target=80.0, ramp_epochs=10):
     return target * min(epoch + 1, ramp_epochs) / ramp_epochs
 
@@ -82,6 +83,7 @@ def iterative_prune(net, epoch, target=80.0, ramp_epochs=10):
             prune_by_percentage(layer, q=sparsity_at(epoch))
 
 # === wrong: the ramp's length is not passed on
+# hint: pass ramp_epochs on
 def sparsity_at(epoch, target=80.0, ramp_epochs=10):
     return target * min(epoch + 1, ramp_epochs) / ramp_epochs
 
@@ -91,30 +93,35 @@ def iterative_prune(net, epoch, target=80.0, ramp_epochs=10):
             prune_by_percentage(layer, q=sparsity_at(epoch, target))
 
 # === wrong: 8 percent a step in epochs 0 to 9, whatever the arguments
+# hint: the ramp of the defaults
 def iterative_prune(net, epoch, target=80.0, ramp_epochs=10):
     if epoch < 10:
         for _, layer in labkit.prunable_layers(net):
             prune_by_percentage(layer, q=8 * (epoch + 1))
 
 # === wrong: to the target at once
+# hint: the target at once
 def iterative_prune(net, epoch, target=80.0, ramp_epochs=10):
     if epoch < ramp_epochs:
         for _, layer in labkit.prunable_layers(net):
             prune_by_percentage(layer, q=target)
 
 # === wrong: the default q instead of the schedule's
+# hint: the default q
 def iterative_prune(net, epoch, target=80.0, ramp_epochs=10):
     if epoch < ramp_epochs:
         for _, layer in labkit.prunable_layers(net):
             prune_by_percentage(layer)
 
 # === wrong: a fraction for q
+# hint: not divided by 100
 def iterative_prune(net, epoch, target=80.0, ramp_epochs=10):
     if epoch < ramp_epochs:
         for _, layer in labkit.prunable_layers(net):
             prune_by_percentage(layer, q=target * (epoch + 1) / ramp_epochs / 100)
 
 # === wrong: counts from epoch 1
+# hint: the percentage of the epoch before
 def iterative_prune(net, epoch, target=80.0, ramp_epochs=10):
     if epoch < ramp_epochs:
         for _, layer in labkit.prunable_layers(net):
@@ -127,11 +134,13 @@ def iterative_prune(net, epoch, target=80.0, ramp_epochs=10):
             prune_by_percentage(layer, q=target * (epoch + 1) / ramp_epochs)
 
 # === wrong: prunes beyond the target after the ramp
+# hint: only if epoch < ramp_epochs
 def iterative_prune(net, epoch, target=80.0, ramp_epochs=10):
     for _, layer in labkit.prunable_layers(net):
         prune_by_percentage(layer, q=min(100.0, target * (epoch + 1) / ramp_epochs))
 
 # === wrong: shortcuts are pruned as well
+# hint: the shortcut (id_mapping) stays dense
 def iterative_prune(net, epoch, target=80.0, ramp_epochs=10):
     if epoch < ramp_epochs:
         for layer in net.modules():
@@ -139,6 +148,7 @@ def iterative_prune(net, epoch, target=80.0, ramp_epochs=10):
                 prune_by_percentage(layer, q=target * (epoch + 1) / ramp_epochs)
 
 # === wrong: convolutions only
+# hint: linear layers and convolutions are both pruned
 def iterative_prune(net, epoch, target=80.0, ramp_epochs=10):
     if epoch < ramp_epochs:
         for _, layer in labkit.prunable_layers(net):
@@ -146,6 +156,7 @@ def iterative_prune(net, epoch, target=80.0, ramp_epochs=10):
                 prune_by_percentage(layer, q=target * (epoch + 1) / ramp_epochs)
 
 # === wrong: the return stands inside the loop
+# hint: `return` stand inside the loop
 def iterative_prune(net, epoch, target=80.0, ramp_epochs=10):
     if epoch < ramp_epochs:
         for _, layer in labkit.prunable_layers(net):
@@ -153,6 +164,7 @@ def iterative_prune(net, epoch, target=80.0, ramp_epochs=10):
             return
 
 # === wrong: one threshold for the whole network
+# hint: one threshold for the whole network
 def iterative_prune(net, epoch, target=80.0, ramp_epochs=10):
     if epoch < ramp_epochs:
         layers = [layer for _, layer in labkit.prunable_layers(net)]
@@ -170,6 +182,7 @@ def iterative_prune(net, epoch, target=80.0, ramp_epochs=10):
             w.mul_(w.abs() >= np.percentile(left, target * (epoch + 1) / ramp_epochs))
 
 # === wrong: each step takes its share of the target on top of the zeros that are there
+# hint: the share of one step
 def iterative_prune(net, epoch, target=80.0, ramp_epochs=10):
     if epoch < ramp_epochs:
         for _, layer in labkit.prunable_layers(net):
@@ -177,6 +190,7 @@ def iterative_prune(net, epoch, target=80.0, ramp_epochs=10):
             prune_by_percentage(layer, q=q)
 
 # === wrong: a copy is pruned
+# hint: a copy does not help
 def iterative_prune(net, epoch, target=80.0, ramp_epochs=10):
     import copy
     net = copy.deepcopy(net)
@@ -213,6 +227,7 @@ def iterative_prune(net, epoch, target=80.0, ramp_epochs=10):
             gone[id(layer)] = layer, layer.weight == 0
 
 # === wrong: weights are drawn anew after the ramp
+# hint: only if epoch < ramp_epochs
 def iterative_prune(net, epoch, target=80.0, ramp_epochs=10):
     for _, layer in labkit.prunable_layers(net):
         if epoch < ramp_epochs:
@@ -237,5 +252,6 @@ def iterative_prune(net, epoch, target=80.0, ramp_epochs=10):
                     layer.weight.data[0] = 0
 
 # === wrong: nothing is done
+# hint: nothing changed
 def iterative_prune(net, epoch, target=80.0, ramp_epochs=10):
     pass

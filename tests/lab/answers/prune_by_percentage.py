@@ -42,22 +42,26 @@ def prune_by_percentage(layer, q=70.0):
     return w != 0
 
 # === wrong: percentile over signed values
+# hint: the percentile is taken of w itself
 def prune_by_percentage(layer, q=70.0):
     weight = layer.weight.data
     threshold = np.percentile(weight.numpy(), q)
     weight.mul_(weight.abs() >= threshold)
 
 # === wrong: signed values on both sides
+# hint: compare |w| with it
 def prune_by_percentage(layer, q=70.0):
     weight = layer.weight.data
     weight.mul_(weight >= np.percentile(weight.numpy(), q))
 
 # === wrong: q taken as a fraction
+# hint: not divided by 100
 def prune_by_percentage(layer, q=70.0):
     weight = layer.weight.data
     weight.mul_(weight.abs() >= np.percentile(weight.abs().numpy(), q / 100))
 
 # === wrong: the largest weights go
+# hint: the largest weights went
 def prune_by_percentage(layer, q=70.0):
     weight = layer.weight.data
     weight.mul_(weight.abs() <= np.percentile(weight.abs().numpy(), q))
@@ -68,38 +72,45 @@ def prune_by_percentage(layer, q=70.0):
     weight.mul_(weight.abs() > np.percentile(weight.abs().numpy(), q))
 
 # === wrong: the percentile of the range, not of the weights
+# hint: is no percentile
 def prune_by_percentage(layer, q=70.0):
     weight = layer.weight.data
     weight.mul_(weight.abs() >= q / 100 * weight.abs().max())
 
 # === wrong: one threshold for each output channel
+# hint: each row has a threshold of its own
 def prune_by_percentage(layer, q=70.0):
     weight = layer.weight.data
     for row in weight:
         row.mul_(row.abs() >= np.percentile(row.abs().numpy(), q))
 
 # === wrong: a new Parameter takes the old one's place
+# hint: an optimizer holds on to the old Parameter
 def prune_by_percentage(layer, q=70.0):
     weight = layer.weight.data
     mask = weight.abs() >= np.percentile(weight.abs().numpy(), q)
     layer.weight = nn.Parameter(weight * mask)
 
 # === wrong: a pruned copy is returned, the layer stays
+# hint: nothing changed
 def prune_by_percentage(layer, q=70.0):
     weight = layer.weight.data.clone()
     return weight * (weight.abs() >= np.percentile(weight.abs().numpy(), q))
 
 # === wrong: signs lost
+# hint: the signs are lost
 def prune_by_percentage(layer, q=70.0):
     magnitude = layer.weight.data.abs()
     layer.weight.data.copy_(magnitude * (magnitude >= np.percentile(magnitude.numpy(), q)))
 
 # === wrong: q is ignored
+# hint: 70 percent went, whatever q says
 def prune_by_percentage(layer, q=70.0):
     weight = layer.weight.data
     weight.mul_(weight.abs() >= np.percentile(weight.abs().numpy(), 70.0))
 
 # === wrong: the lower neighbour instead of interpolation
+# hint: the percentile is interpolated
 def prune_by_percentage(layer, q=70.0):
     weight = layer.weight.data
     weight.mul_(weight.abs() >= np.percentile(weight.abs().numpy(), q, method="lower"))
@@ -113,12 +124,14 @@ def prune_by_percentage(layer, q=70.0):
             w.zero_()
 
 # === wrong: half precision
+# hint: keeps its dtype
 def prune_by_percentage(layer, q=70.0):
     weight = layer.weight.data
     mask = weight.abs() >= np.percentile(weight.abs().numpy(), q)
     layer.weight.data = (weight * mask).half()
 
 # === wrong: weights are made small, not zero
+# hint: made small, not zero
 def prune_by_percentage(layer, q=70.0):
     weight = layer.weight.data
     weight[weight.abs() < np.percentile(weight.abs().numpy(), q)] = 1e-8

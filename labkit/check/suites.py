@@ -1,0 +1,40 @@
+"""How a suite of public checks begins: with what can be told from the code alone, before it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from labkit.check.engine import Suite, expect, functions_of
+
+
+def public_suite(answer: Any, name: str) -> Suite:
+    """A suite whose first check, if the code mentions a GPU, is that the machine that grades has none."""
+    suite = Suite(answer, name)
+    if any("cuda" in names and "is_available" not in names for names in _names_used(answer)):
+
+        @suite.check()
+        def no_gpu(_: Any) -> None:
+            """It runs on a machine without a GPU: grading has none."""
+            expect(False, "the code mentions cuda", "use .to(weight.device) or device=weight.device instead.")
+
+    return suite
+
+
+def is_written(answer: Any, name: str) -> Suite:
+    """For an answer whose public checks stand in its notebook: all that can be told elsewhere."""
+    suite = Suite(answer, name)
+
+    @suite.check()
+    def no_stub(_: Any) -> None:
+        """It is written."""
+        if any("NotImplementedError" in names for names in _names_used(answer)):
+            raise NotImplementedError
+
+    return suite
+
+
+def _names_used(thing: Any) -> Iterator[tuple[object, ...]]:
+    """Attribute names and string constants in the code of a function or of a class's methods."""
+    for function in functions_of(thing):
+        yield function.__code__.co_names + function.__code__.co_consts
