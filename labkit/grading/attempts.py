@@ -76,7 +76,9 @@ SECRETS = re.compile(
 )
 OPENERS = ("open", "Path", "pathlib.Path", "io.open", "os.open", "np.load", "torch.load", "json.load")
 PROGRAM = re.compile(r"^\s*(?:!|%%?(?:bash|sh|script|system|sx)\b)\s*(?P<what>.*)", re.MULTILINE)
-HARMLESS = re.compile(r"^(?:(?:python3?|\S*/python3?) -m )?pip\b|^nvidia-smi\b|^(?:ls|pwd|echo)\b|^$")
+HARMLESS = re.compile(
+    r"^(?:(?:python3?|\S*/python3?|\{sys\.executable\}) -m )?pip\b|^nvidia-smi\b|^(?:ls|pwd|echo)\b|^$"
+)
 
 
 def attempts_in(sources: Mapping[str, str]) -> list[str]:
