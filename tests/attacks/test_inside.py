@@ -20,7 +20,7 @@ from labkit.grading.verdicts import Graded
 from tests.attacks import inside
 from tests.attacks.case import COURSE, GOOD
 from tests.attacks.inside import Inside
-from tests.attacks.test_attacks import warm_copies
+from tests.attacks.test_attacks import soon, warm_copies
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="written for what Linux offers")
 
@@ -71,7 +71,7 @@ def test_knowing_the_grader_gains_nothing(engine: Engine, case: Inside, tmp_path
     assert "root:x" not in words
     for check in (check for verdict in graded.verdicts for check in verdict.checks):
         assert len(check.message) < 600
-    assert fewest_copies(engine) == idle
+    assert soon(lambda: warm_copies(engine) <= idle)
 
 
 def test_own_cells_that_sleep_cost_themselves_and_not_the_hour(engine: Engine, tmp_path: Path) -> None:
