@@ -1,6 +1,6 @@
 """Safe saving and loading of weights, and the weights that the lab ships.
 
-Weights travel as safetensors (or as `.pt` files read with `weights_only=True`): data, never code.
+Weights travel as safetensors (or as torch's files, read with `weights_only=True`): data, never code.
 `load("resnet20-shapes10")` gives a network with shipped weights, their sha256 checked.
 """
 
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -69,7 +69,7 @@ def load(
         return load_into(net, replacement)
     entry = shipped().get(name)
     if entry is None:
-        if Path(name).suffix in (".pt", ".safetensors"):
+        if Path(name).suffix or Path(name).exists():
             return load_into(net, name)
         known = ", ".join(sorted(shipped()))
         raise LabError(f"there are no weights called {name!r}. Shipped are: {known}; or give a file's path.")
@@ -82,10 +82,7 @@ def load(
 
 
 def load_into(net: Any, path: str | Path) -> Any:
-    """Put the weights of a `.safetensors` or `.pt` file into `net`, every name matched; returns `net`.
-
-    A `.pt` file is read with `weights_only=True`: a file with code in it is refused, not run.
-    """
+    """Put the weights of a file into `net`, every name matched; returns `net`. See `read_weights`."""
     state = read_weights(path)
     try:
         net.load_state_dict(state, strict=True)
@@ -95,10 +92,14 @@ def load_into(net: Any, path: str | Path) -> Any:
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """The tensors of a weights file by name, on the CPU. Raises LabError if it cannot be read safely."""
-    path = Path(path)
+    """The tensors of a safetensors or `torch.save` file by name, on the CPU, whatever the file is called.
+
+    Torch's are read with `weights_only=True`: a file with code in it is refused, not run. Raises LabError
+    if it cannot be read safely.
+    """
+    path = Path(path).expanduser()
     try:
-        if path.suffix == ".safetensors":
+        if _is_safetensors(path):
             return load_file(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about pickle protocols; what cannot be read is refused below
@@ -110,11 +111,18 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
             f"{path} holds more than weights, so it was not opened: that could run someone else's code.\n"
             "Save it again with torch.save(net.state_dict(), ...) or as safetensors."
         ) from None
-    except (SafetensorError, OSError, RuntimeError, EOFError) as error:
+    except Exception as error:  # torch raises nearly anything for a damaged file
         raise LabError(f"the weights file {path} is damaged or of another kind: {error}") from None
     if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
         raise LabError(f"{path} is not a state dict: save one with torch.save(net.state_dict(), ...).")
     return dict(state)
+
+
+def _is_safetensors(path: Path) -> bool:
+    """By its first bytes: the length of a header, and the header, which is JSON."""
+    with path.open("rb") as file:
+        start = file.read(9)
+    return start[8:] == b"{"
 
 
 def save(net: nn.Module, path: str | Path, **about: str) -> str:

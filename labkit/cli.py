@@ -85,7 +85,9 @@ def train(
     from dataclasses import replace
 
     from labkit.baselines import RECIPES, train_baseline
+    from labkit.files import expect_writable
     from labkit.models import default_device
+    from labkit.paths import runs_folder
     from labkit.precision import PRECISIONS, resolve
 
     if dataset not in RECIPES:
@@ -97,8 +99,9 @@ def train(
     recipe = replace(recipe, epochs=epochs or recipe.epochs)
     recipe = recipe if held_out is None else replace(recipe, held_out=held_out)
     out = out or Path(f"resnet20-{dataset}.safetensors")
+    expect_writable(out)  # before the hours of training, not after
     typer.echo(f"{recipe}")
-    result = train_baseline(recipe, out, Path("runs") / f"train-{dataset}-{seed}")
+    result = train_baseline(recipe, out, runs_folder() / f"train-{dataset}-{seed}")
     typer.echo(f"test accuracy {result.accuracy:.4f}, loss {result.loss:.4f}; weights in {out}")
     if dataset == "cifar10":
         typer.echo(f"the notebooks start from them with LABKIT_BASELINE={out.resolve()}")

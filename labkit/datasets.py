@@ -47,6 +47,8 @@ class ImageSet:
     def on(self, device: torch.device | str) -> tuple[Tensor, Tensor]:
         """(images, labels) on that device: copied there once, whoever asks; on the CPU not copied at all."""
         device = torch.device(device)
+        if device == torch.device("cuda"):  # a tensor that lies there says cuda:0
+            device = torch.device("cuda", torch.cuda.current_device())
         if device == self.images.device:
             return self.images, self.labels
         if device not in self._copies:

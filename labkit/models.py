@@ -157,5 +157,5 @@ def quantized_layers(net: nn.Module) -> Iterator[tuple[str, QuantizedConv]]:
 
 
 def default_device() -> torch.device:
-    """The GPU if there is one that torch can use, else the CPU."""
+    """The GPU if there is one that torch reaches by CUDA (or ROCm), else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")

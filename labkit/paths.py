@@ -29,7 +29,7 @@ def runs_folder() -> Path:
     LABKIT_RUNS if it is set; in Colab the student's Drive if it is mounted; else `runs`, beside the notebook.
     """
     if named := os.environ.get("LABKIT_RUNS"):
-        return Path(named)
+        return Path(named).expanduser()
     drive = colab.drive()
     return Path("runs") if drive is None else drive / "compression-lab" / "runs"
 
@@ -37,7 +37,7 @@ def runs_folder() -> Path:
 def default_course() -> Path:
     """The course folder: LABKIT_COURSE if it is set, else `notebooks/` here or in labkit's own checkout."""
     if named := os.environ.get("LABKIT_COURSE"):
-        return Path(named).resolve()
+        return Path(named).expanduser().resolve()
     for folder in (Path.cwd(), Path(__file__).resolve().parents[1]):
         if (folder / "notebooks" / "source").is_dir():
             return folder / "notebooks"

@@ -79,12 +79,23 @@ def forward_in(net: nn.Module, precision: str) -> Iterator[None]:
 @contextmanager
 def float32_only(device: torch.device) -> Iterator[None]:
     """Within it, float32 means float32: no autocast around it, and no TF32 in a GPU's convolutions."""
-    cudnn = torch.backends.cudnn
-    tf32, cudnn.allow_tf32 = cudnn.allow_tf32, False
+    switch, name, off = _tf32_switch()
+    before_tf32 = getattr(switch, name)
+    setattr(switch, name, off)
     before = exact.set(True)
     try:
         with torch.autocast(device.type, enabled=False):
             yield
     finally:
         exact.reset(before)
-        cudnn.allow_tf32 = tf32
+        setattr(switch, name, before_tf32)
+
+
+def _tf32_switch() -> tuple[Any, str, Any]:
+    """(object, attribute, value) that keeps TF32 out of convolutions."""
+    cudnn: Any = torch.backends.cudnn
+    try:
+        _ = cudnn.allow_tf32
+    except RuntimeError:  # torch does not give the old name's value once somebody has set the new one
+        return cudnn.conv, "fp32_precision", "ieee"
+    return cudnn, "allow_tf32", False

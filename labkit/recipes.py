@@ -56,8 +56,10 @@ class Recipe:
         for _, layer in quantized_layers(net):
             if (deviations := self.clip.get(layer.bits or 0)) is not None:
                 weight = layer.conv.weight
-                limit = deviations * float(weight[weight != 0].std())
-                weight.clamp_(-limit, limit)
+                kept = weight[weight != 0]
+                if len(kept) > 1:  # of fewer there is no deviation
+                    limit = deviations * float(kept.std())
+                    weight.clamp_(-limit, limit)
 
     def __str__(self) -> str:
         nesterov = "Nesterov momentum" if self.nesterov else "momentum"

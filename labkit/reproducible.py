@@ -59,7 +59,8 @@ def code_fingerprint(*things: Any) -> str:
     """A short hash of functions and classes as they are written now, to tell whether they changed since.
 
     Functions of the same module that they call by name are followed, so that a changed helper
-    counts as a change too. Comments and line numbers do not count.
+    counts as a change too. Comments, docstrings and line numbers do not count, and it is the same hash
+    in every kernel.
     """
     digest = hashlib.sha256()
     seen: set[int] = set()
@@ -68,6 +69,9 @@ def code_fingerprint(*things: Any) -> str:
         owner = getattr(thing, "__self__", None)
         if isinstance(owner, type):  # STE.apply: the class is what matters
             thing = owner
+        if isinstance(thing, int | float | str | bool | None):
+            digest.update(repr(thing).encode())
+            return
         if id(thing) in seen:
             return
         seen.add(id(thing))
@@ -78,8 +82,9 @@ def code_fingerprint(*things: Any) -> str:
                 if isinstance(function, types.FunctionType):
                     add(function)
         elif isinstance(thing, types.FunctionType):
-            add_code(thing.__code__)
-            digest.update(repr((thing.__defaults__, thing.__kwdefaults__)).encode())
+            add_code(thing.__code__, thing.__doc__)
+            for default in (*(thing.__defaults__ or ()), *sorted((thing.__kwdefaults__ or {}).items())):
+                add_constant(default)
             for name in thing.__code__.co_names:
                 used = thing.__globals__.get(name)
                 # this notebook's functions and those of its siblings, which are no imported modules
@@ -91,17 +96,27 @@ def code_fingerprint(*things: Any) -> str:
                     add(used)
             for cell in thing.__closure__ or ():
                 add(cell.cell_contents)
-        elif isinstance(thing, int | float | str | bool | None):
-            digest.update(repr(thing).encode())
 
-    def add_code(code: types.CodeType) -> None:
+    def add_code(code: types.CodeType, docstring: str | None = None) -> None:
         digest.update(code.co_code)
         digest.update(repr(code.co_names).encode())
-        for constant in code.co_consts:
-            if isinstance(constant, types.CodeType):
-                add_code(constant)
-            else:
-                digest.update(repr(constant).encode())
+        for number, constant in enumerate(code.co_consts):
+            if number > 0 or constant != docstring:
+                add_constant(constant)
+
+    def add_constant(value: Any) -> None:
+        if isinstance(value, types.CodeType):
+            add_code(value)
+        elif isinstance(value, frozenset):  # in an order that depends on the kernel
+            digest.update(repr(sorted(map(repr, value))).encode())
+        elif isinstance(value, tuple | list | dict):
+            digest.update(f"{len(value)}".encode())
+            for part in value.items() if isinstance(value, dict) else value:
+                add_constant(part)
+        elif isinstance(value, bytes | complex):
+            digest.update(repr(value).encode())
+        else:
+            add(value)
 
     for thing in things:
         add(thing)

@@ -8,17 +8,13 @@ next to them. Runs on Shapes-10 have no counterpart there, so only their own fig
 from __future__ import annotations
 
 import csv
-import html
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from labkit.errors import LabError
-from labkit.files import write_atomically
 from labkit.paths import shipped_data
-from labkit.runs import Run
+from labkit.sparsity import html_table
 
 
 def report_tables() -> list[str]:
@@ -85,19 +81,14 @@ class Comparison:
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        heads = ["", "measured"] + (["report", "difference"] if self.report else [])
         rows = []
         for row, accuracy in self.ours.items():
-            cells = [f"{accuracy:.4f}"]
-            if self.report:
-                known = self.report.get(row)
-                cells += [f"{known:.4f}", f"{accuracy - known:+.4f}"] if known is not None else ["", ""]
-            data = "".join(f"<td>{cell}</td>" for cell in cells)
-            rows.append(f"<tr><th scope='row'>{html.escape(row)}</th>{data}</tr>")
-        head = "".join(f"<th scope='col'>{text}</th>" for text in heads)
-        caption = html.escape(self.title)
-        body = f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody>"
-        return f"<table><caption>{caption}</caption>{body}</table>"
+            known = self.report.get(row)
+            beside = ["", ""] if known is None else [f"{known:.4f}", f"{accuracy - known:+.4f}"]
+            rows.append([row, f"{accuracy:.4f}", *(beside if self.report else [])])
+        return html_table(
+            self.title, ["", "measured", *(["report", "difference"] if self.report else [])], rows
+        )
 
 
 def compare(
@@ -110,11 +101,3 @@ def compare(
     measured = {str(row): float(accuracy) for row, accuracy in ours.items()}
     report = report_table(table) if dataset == "CIFAR-10" else {}
     return Comparison(title or f"{table.replace('_', ' ')}, accuracy on {dataset}", measured, report)
-
-
-def write_record(run: Run, path: str | Path, **figures: Any) -> Path:
-    """Write a run's record, with further final figures, as a JSON file (atomically); returns the path."""
-    path = Path(path)
-    text = json.dumps(run.record() | {"figures": figures}, indent=1, default=str) + "\n"
-    write_atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
-    return path

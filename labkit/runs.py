@@ -1,7 +1,8 @@
 """A run: its settings, its history as plain data, its best epoch, and its checkpoint on disk.
 
 A checkpoint is one file, replaced after each epoch. It is read with `weights_only=True`, and only
-goes on if the run that asks for it would have started in exactly the same way.
+goes on if the run that asks for it would have started in exactly the same way: another start has
+another file, so that a changed line of code does not cost the hours before it.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import pickle
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -101,11 +101,17 @@ def fingerprint(settings: dict[str, Any], net: nn.Module, data: ImageSet) -> str
     return digest.hexdigest()[:16]
 
 
+KEPT = 4  # checkpoints in a run's folder, each 3 MB for a ResNet-20
+
+
 class RunFolder:
-    """Reads and writes a run's checkpoint, `<folder>/checkpoint.pt`; beside it, its record as JSON."""
+    """Reads and writes a run's `<folder>/checkpoint-<fingerprint>.pt`; beside it, its record as JSON.
+
+    The newest KEPT checkpoints stay.
+    """
 
     def __init__(self, folder: str | Path, fingerprint: str) -> None:
-        self.file = Path(folder) / "checkpoint.pt"
+        self.file = Path(folder) / f"checkpoint-{fingerprint}.pt"
         self.fingerprint = fingerprint
 
     def write(self, run: Run, net: nn.Module, optimizer: torch.optim.Optimizer) -> None:
@@ -119,6 +125,8 @@ class RunFolder:
             "torch_rng": torch.get_rng_state(),
         }
         write_atomically(self.file, lambda part: torch.save(state, part))
+        for old in self._checkpoints()[KEPT:]:
+            old.unlink(missing_ok=True)
         record = json.dumps(run.record(), indent=1, default=str) + "\n"  # small enough to hand in
         path = self.file.with_name("record.json")
         write_atomically(path, lambda part: part.write_text(record, encoding="utf-8"))
@@ -138,15 +146,19 @@ class RunFolder:
         what = "was finished before: read back" if done == of else f"goes on after epoch {done} of {of}"
         print(f"{run.label} {what} (from {self.file.parent}; delete that folder to start over)")
 
+    def _checkpoints(self) -> list[Path]:
+        """This run's and those of other starts, the newest first."""
+        files = self.file.parent.glob("checkpoint-*.pt")
+        return sorted(files, key=lambda file: file.stat().st_mtime, reverse=True)
+
     def _read(self) -> dict[str, Any] | None:
         if not self.file.exists():
+            if self._checkpoints():
+                print(f"the checkpoint in {self.file.parent} is of other settings or code; starting afresh")
             return None
         try:
-            state = torch.load(self.file, map_location="cpu", weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, EOFError, OSError):
+            state = dict(torch.load(self.file, map_location="cpu", weights_only=True))
+        except Exception:  # of a damaged file, anything
             print(f"the checkpoint {self.file} cannot be read; starting afresh")
             return None
-        if state.get("fingerprint") != self.fingerprint:
-            print(f"the checkpoint in {self.file.parent} is of other settings or code; starting afresh")
-            return None
-        return dict(state)
+        return state if state.get("fingerprint") == self.fingerprint else None

@@ -28,7 +28,6 @@ from torch.nn import functional as F
 
 from labkit import colab
 from labkit.errors import LabError
-from labkit.models import default_device
 from labkit.notebooks import called
 
 reference: Callable[[str, str], Any] | None = None
@@ -40,7 +39,7 @@ DEFINITIONS = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef
 def from_notebook(notebook: str, name: str) -> Any:
     """The student's `name` from the sibling notebook `notebook` (file name without `.ipynb`).
 
-    Looked for beside this notebook, then in Google Drive's folder for Colab, also as a renamed copy.
+    Looked for beside this notebook, and in Google Drive's folder for Colab, also as a renamed copy.
     If it is missing or unanswered, what comes back raises a LabError with advice when it is called,
     so that the cells which do not need it still run.
     """
@@ -86,13 +85,22 @@ def _reference() -> Callable[[str, str], Any] | None:
 
 def find_notebook(notebook: str) -> Path:
     """The path of a sibling notebook, or of a renamed copy. Raises LabError if it is nowhere to be found."""
-    for place in (Path.cwd(), *colab.FOLDERS):
-        if (place / f"{notebook}.ipynb").is_file():
-            return place / f"{notebook}.ipynb"
-        for path in sorted(place.glob("*.ipynb")):
-            if called(path.stem, (notebook,)) and path.is_file():
-                return path
+    copies = [path for place in (Path.cwd(), *colab.FOLDERS) if (path := _copy_in(place, notebook))]
+    if copies:  # in Colab an upload of last week may lie beside what goes on in Drive
+        return max(copies, key=lambda path: path.stat().st_mtime)
+    if colab.here() and colab.drive() is None:
+        raise LabError(
+            f"{notebook}.ipynb is not in {Path.cwd()}, and no Drive is mounted. If it is in yours, mount it "
+            "(the folder symbol on the left, then Mount Drive) and run this cell again."
+        )
     raise LabError(f"{notebook}.ipynb is not beside this notebook (looked in {Path.cwd()}).")
+
+
+def _copy_in(folder: Path, notebook: str) -> Path | None:
+    """That notebook in this folder: the file of its name, else the first that was renamed."""
+    named = folder / f"{notebook}.ipynb"
+    renamed = (path for path in sorted(folder.glob("*.ipynb")) if called(path.stem, (notebook,)))
+    return next((path for path in (named, *renamed) if path.is_file()), None)
 
 
 def definitions(path: Path) -> dict[str, Any]:
@@ -115,10 +123,11 @@ def define(
     given: further names that its functions find, such as those that it takes from other notebooks.
     experiments: also the functions that experiment cells define; the experiments themselves never run.
     """
+    labkit = importlib.import_module("labkit")
     namespace: dict[str, Any] = {
         "__name__": notebook, "math": math, "random": random, "time": time, "np": np, "torch": torch,
-        "nn": nn, "F": F, "optim": optim, "device": str(default_device()),
-        "labkit": importlib.import_module("labkit"), "plt": _LazyPyplot(), **(given or {}),
+        "nn": nn, "F": F, "optim": optim, "plt": _LazyPyplot(), "labkit": labkit,
+        "device": labkit.default_device(), "profile": labkit.profile(), **(given or {}),
     }  # fmt: skip
     for file, node in definition_nodes(notebook, text, experiments):
         # one at a time: what fails takes only its own name along

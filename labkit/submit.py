@@ -13,7 +13,7 @@ import json
 import platform
 import sys
 import zipfile
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
@@ -139,8 +139,11 @@ def pack(folder: Path, in_colab: bool = False) -> Submission:
 
 
 def _notebooks(folder: Path, in_colab: bool, warnings: list[str]) -> dict[str, Notebook]:
-    """One file for each notebook, in order: the open one, else that of the right name, else the first."""
-    found: list[Notebook] = []
+    """One file for each notebook, in order: the open one, else that of the right name, else the first.
+
+    Of two with the right name, in Colab's folder and in Drive, it is the one that was saved last.
+    """
+    chosen: dict[str, tuple[Path | None, Notebook]] = {}  # with where it lies, None: on the screen
     if in_colab:
         if (now := colab.open_notebook()) is None:
             warnings.append(
@@ -148,25 +151,39 @@ def _notebooks(folder: Path, in_colab: bool, warnings: list[str]) -> dict[str, N
                 "or download it (File, Download) and upload it to the list on the left before you submit."
             )
         elif (opened := identify(*now)) is not None:
-            found.append(opened)
-    for place in dict.fromkeys((folder, *(colab.FOLDERS if in_colab else ()))):
-        paths = (path for path in place.glob("*.ipynb") if path.is_file() and not path.name.startswith("."))
-        files = [one for path in sorted(paths) if (one := identify(path.name, path.read_bytes())) is not None]
-        found += sorted(files, key=lambda one: one.file != f"{one.name}.ipynb")
-    chosen: dict[str, Notebook] = {}
-    for one in found:
-        first = chosen.setdefault(one.name, one)
+            chosen[opened.name] = None, opened
+    for path, one in _files(dict.fromkeys((folder, *(colab.FOLDERS if in_colab else ())))):
+        where, first = chosen.setdefault(one.name, (path, one))
+        meant = f"{one.name} and stays out: if it is the one that you mean,"
         if one.file != first.file:
-            warnings.append(
-                f"{one.file} is another copy of {one.name} and stays out: if it is the one that you mean, "
-                f"rename it to {one.name}.ipynb and {first.file} to something else."
-            )
+            rename = f"rename it to {one.name}.ipynb and {first.file} to something else."
+            warnings.append(f"{one.file} is another copy of {meant} {rename}")
+        elif where is not None and one.data != first.data:
+            warnings.append(f"{path} is an older copy of {meant} delete {where}.")
     if not chosen:
         raise LabError(
             f"there is no notebook of the lab in {folder.resolve()}: "
             "go to the folder that holds them, or name it: labkit submit FOLDER"
         )
-    return dict(sorted(chosen.items()))
+    return {name: one for name, (_, one) in sorted(chosen.items())}
+
+
+def _files(folders: Iterable[Path]) -> list[tuple[Path, Notebook]]:
+    """The lab's notebooks in these folders: those of the right name first, of these the newest first."""
+    paths = (path for folder in folders for path in sorted(folder.glob("*.ipynb")))
+    found = [
+        (path, one)
+        for path in paths
+        if path.is_file() and not path.name.startswith(".")
+        if (one := identify(path.name, path.read_bytes())) is not None
+    ]
+
+    def order(entry: tuple[Path, Notebook]) -> tuple[bool, float]:
+        path, one = entry
+        named = one.file == f"{one.name}.ipynb"
+        return not named, -path.stat().st_mtime if named else 0.0
+
+    return sorted(found, key=order)
 
 
 def _troubles(notebook: Notebook) -> Iterator[str]:

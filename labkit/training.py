@@ -90,7 +90,10 @@ class Score(nn.Module):
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         loss: Tensor = self.criterion(logits, targets)
         with torch.no_grad():
-            self.loss_sum = self.loss_sum + loss.detach().double() * len(targets)
+            mean = loss.detach()
+            if mean.device.type != "mps":  # Apple's GPU knows no float64
+                mean = mean.double()
+            self.loss_sum = self.loss_sum + mean * len(targets)
             self.correct = self.correct + (logits.detach().argmax(1) == targets).sum()
             self.seen += len(targets)
         return loss

@@ -27,7 +27,7 @@ def test_weights_are_written_with_their_recipe_and_figures(
     assert json.loads(notes(out)["recipe"])["epochs"] == 1
     assert notes(out)["test_accuracy"] == f"{result.accuracy:.4f}"
     assert evaluate(load_into(resnet20(), out), random_pictures(64, seed=0)) == result
-    assert (tmp_path / "run" / "checkpoint.pt").exists()
+    assert len(list((tmp_path / "run").glob("checkpoint-*.pt"))) == 1
 
 
 def test_held_out_pictures_choose_the_epoch_and_are_not_trained_on(

@@ -357,7 +357,32 @@ def test_code_that_needs_a_gpu_is_told_before_it_is_handed_in(capsys: pytest.Cap
         w = layer.weight.data.to(device)
         layer.weight.data = w * (w.abs() >= np.percentile(w.abs().cpu().numpy(), q))
 
+    def asking(layer: torch.nn.Linear, q: float = 70.0) -> None:
+        w = layer.weight.data
+        magnitudes = w.abs().cpu() if w.device.type == "cuda" else w.abs()
+        w.mul_(w.abs() >= np.percentile(magnitudes.numpy(), q))
+
     labkit.check.prune_by_percentage(on_gpu)
     assert "✗ It runs on a machine without a GPU" in capsys.readouterr().out
-    labkit.check.prune_by_percentage(careful)
-    assert "3 of 3 public checks passed" in capsys.readouterr().out
+    for right in (careful, asking):
+        labkit.check.prune_by_percentage(right)
+        assert "3 of 3 public checks passed" in capsys.readouterr().out
+
+
+def test_pruning_is_checked_where_the_network_is_and_batches_stay_on_the_cpu(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With a GPU of which only the name is there: torch's meta device."""
+    from labkit.check import fixtures, pruning
+
+    monkeypatch.setattr(pruning, "default_device", lambda: torch.device("meta"))
+    seen: set[str] = set()
+    labkit.check.report("prune_by_percentage", lambda layer, q=70.0: seen.add(layer.weight.device.type))
+    labkit.check.report(
+        "global_prune_by_percentage", lambda net, q=80.0: seen.add(f"net {net.head.weight.device.type}")
+    )
+    assert seen == {"cpu", "meta", "net cpu", "net meta"}
+    # a hidden test's network is built on the CPU, whatever the instructor's machine has
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    inputs, _ = next(iter(fixtures.batches()))
+    assert inputs.device.type == "cpu"

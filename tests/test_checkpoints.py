@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import pickle
+import random
 from pathlib import Path
 
 import pytest
@@ -19,7 +22,7 @@ from labkit.checkpoints import (
     sha256,
     weights_sha256,
 )
-from labkit.files import write_atomically
+from labkit.files import expect_writable, write_atomically
 from labkit.models import resnet20
 
 
@@ -112,6 +115,34 @@ def test_files_that_are_no_weights_are_named(tmp_path: Path) -> None:
             read_weights(tmp_path / name)
 
 
+def test_the_name_of_a_file_does_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    net = resnet20()
+    for name in ("mine.pt", "mine", "mine.safetensors"):
+        save(net, tmp_path / name)
+        assert weights_sha256(load(str(tmp_path / name))) == weights_sha256(net)
+    torch.save(net.state_dict(), tmp_path / "theirs.pth")
+    assert weights_sha256(load(str(tmp_path / "theirs.pth"))) == weights_sha256(net)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert read_weights("~/mine").keys() == net.state_dict().keys()
+
+
+def test_whatever_is_damaged_is_a_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "damaged.pt"
+    path.write_text("some words in a file of that name.")
+    with pytest.raises(LabError, match="damaged"):
+        read_weights(path)
+    whole = io.BytesIO()
+    torch.save(torch.nn.Linear(3, 3).state_dict(), whole)
+    changes = random.Random(0)
+    for _ in range(100):
+        data = bytearray(whole.getvalue())
+        for _ in range(3):
+            data[changes.randrange(len(data))] ^= 1 << changes.randrange(8)
+        path.write_bytes(data)
+        with contextlib.suppress(LabError):  # or it can be read: the change was in the numbers
+            read_weights(path)
+
+
 def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     save(torch.nn.Linear(2, 2), tmp_path / "w.safetensors")
     with pytest.raises(LabError, match="not of this network"):
@@ -130,3 +161,27 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path) -> None:
         write_atomically(path, fail)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes of files as POSIX has them")
+def test_who_may_read_a_file_is_the_umasks_to_say_and_stays(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    before = os.umask(0o077)
+    try:
+        write_atomically(path, lambda part: part.write_text("new"))
+        assert path.stat().st_mode & 0o777 == 0o600
+        path.chmod(0o664)
+        write_atomically(path, lambda part: part.write_text("newer"))
+        assert path.stat().st_mode & 0o777 == 0o664
+    finally:
+        os.umask(before)
+
+
+def test_what_cannot_be_written_is_told_before_the_work(tmp_path: Path) -> None:
+    expect_writable(tmp_path / "new" / "file")
+    assert list((tmp_path / "new").iterdir()) == []
+    with pytest.raises(LabError, match="is a folder"):
+        expect_writable(tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(LabError, match="cannot be written"):
+        expect_writable(tmp_path / "file" / "weights")

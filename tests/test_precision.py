@@ -137,3 +137,19 @@ def test_float32_only_keeps_tf32_out_and_puts_it_back() -> None:
     with float32_only(torch.device("cpu")):
         assert not torch.backends.cudnn.allow_tf32
     assert torch.backends.cudnn.allow_tf32 == before
+
+
+def test_float32_only_also_where_tf32_was_set_by_its_new_name() -> None:
+    cudnn: Any = torch.backends.cudnn
+    if not hasattr(cudnn, "conv"):
+        pytest.skip("this torch has only the old name")
+    before = cudnn.allow_tf32
+    try:
+        cudnn.conv.fp32_precision = "tf32"
+        cudnn.rnn.fp32_precision = "ieee"
+        with float32_only(torch.device("cpu")):
+            assert cudnn.conv.fp32_precision == "ieee"
+        assert cudnn.conv.fp32_precision == "tf32"
+    finally:
+        cudnn.allow_tf32 = before
+    assert cudnn.allow_tf32 == before

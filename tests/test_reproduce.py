@@ -108,6 +108,16 @@ def test_clipping_leaves_the_zeros_and_every_other_bit_width_alone() -> None:
             assert torch.equal(after, first.clamp(-limit, limit) if clipped else first)
 
 
+def test_clipping_leaves_a_layer_alone_that_has_lost_nearly_all() -> None:
+    net = Lab.of(NOTEBOOKS, PROFILES["quick"]).baseline(bits=2)
+    layers = [layer.conv.weight for _, layer in quantized_layers(net)]
+    for kept, weight in enumerate(layers[:2]):  # none, and one
+        weight.data.view(-1)[kept:] = 0
+    recipe("improved", 2).prepare(net)
+    assert all(bool(weight.isfinite().all()) for weight in layers)
+    assert [int((weight != 0).sum()) for weight in layers[:2]] == [0, 1]
+
+
 def test_the_reports_loop_loses_the_zeros_and_ours_holds_them(tmp_path: Path) -> None:
     records = do(["pruned-quantized-finetune:4", "pruned-quantized-held:4"], tmp_path)
     assert set(records) == {

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import os
 import random
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -59,6 +62,32 @@ def test_fingerprint_sees_code_but_not_comments() -> None:
     assert code_fingerprint(make("def f(x, k=1): return k")) != code_fingerprint(
         make("def f(x, k=2): return k")
     )
+
+
+def test_fingerprint_is_the_same_in_every_kernel_and_without_docstrings() -> None:
+    code = (
+        "from labkit.reproducible import code_fingerprint\n"
+        "class K: pass\n"
+        "def helper(x): return x\n"
+        "def f(x, how=helper, k=K(), *, names=('a', 'b')):\n"
+        "    {doc}return x in {{'a', 'b', 'c', 'd'}}\n"
+        "print(code_fingerprint(f))"
+    )
+
+    def printed(seed: str, doc: str = "") -> str:
+        environment = os.environ | {"PYTHONHASHSEED": seed}
+        command = [sys.executable, "-c", code.format(doc=doc)]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+
+    assert len({printed("1"), printed("2"), printed("3", doc="'What it is for.'\n    ")}) == 1
+
+
+def test_equal_numbers_of_one_cell_count_as_those_of_two() -> None:
+    together = "A = 1234.5\nB = 1234.5\ndef f(x): return x * A * B"
+    namespace: dict[str, Any] = {"__name__": "notebook"}
+    for line in together.splitlines():
+        exec(line, namespace)
+    assert code_fingerprint(make(together)) == code_fingerprint(namespace["f"])
 
 
 def test_fingerprint_follows_helpers_and_classes() -> None:

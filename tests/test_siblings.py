@@ -1,13 +1,17 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import labkit
+from labkit import colab
 from labkit.errors import LabError
-from labkit.siblings import definitions, from_notebook
+from labkit.reproducible import code_fingerprint
+from labkit.siblings import definitions, find_notebook, from_notebook
 
 RIGHT = """def prune_by_percentage(layer, q=70.0):
     w = layer.weight.data
@@ -104,6 +108,38 @@ def test_a_syntax_error_is_named(here: Path) -> None:
     found = from_notebook("01_percentile_pruning", "prune_by_percentage")
     with pytest.raises(LabError, match="has a syntax error in line 2"):
         found(None)
+
+
+def test_device_and_profile_are_what_the_notebooks_call_so(here: Path) -> None:
+    path = write(here, "def f():\n    return device, profile, device.type\n")
+    assert definitions(path)["f"]() == (
+        labkit.default_device(),
+        labkit.profile(),
+        labkit.default_device().type,
+    )
+
+
+def test_a_function_that_names_the_device_trains_the_same_run_in_a_later_notebook(here: Path) -> None:
+    source = "def epoch(net, loader):\n    return net.to(device)\n"
+    namespace: dict[str, Any] = {"__name__": "__main__", "device": labkit.default_device()}
+    exec(source, namespace)
+    over = definitions(write(here, source))["epoch"]
+    assert code_fingerprint(over) == code_fingerprint(namespace["epoch"])
+
+
+def test_in_colab_the_newer_copy_counts_and_a_missing_drive_is_named(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(colab, "here", lambda: True)
+    monkeypatch.setattr(colab, "FOLDERS", (here, here / "drive"))
+    found = from_notebook("01_percentile_pruning", "prune_by_percentage")
+    with pytest.raises(LabError, match="mount it"):
+        found(None)
+    stale, current = write(here, STUB), write(here / "drive", RIGHT)
+    os.utime(stale, (1, 1))
+    assert find_notebook("01_percentile_pruning") == current
+    os.utime(current, (0, 0))
+    assert find_notebook("01_percentile_pruning") == stale
 
 
 @pytest.mark.parametrize("name", ["Copy of 01_percentile_pruning", "01_percentile_pruning (1)"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import shutil
 import sys
 import types
@@ -294,6 +295,19 @@ def test_in_colab_the_open_notebook_and_those_in_drive(
     assert len(packed) == len(list(RELEASE.glob("*.ipynb"))) + 1
     assert in_colab == [str(Path.cwd() / "submission.zip")]
     assert "list of files on the left" not in capsys.readouterr().out
+
+
+def test_in_colab_of_two_copies_the_newer_goes_in_and_the_other_is_named(in_colab: list[str]) -> None:
+    (drive,) = colab.FOLDERS[1:]
+    name = "02_masked_finetuning.ipynb"
+    upload = Path(name).absolute()
+    shutil.copy(RELEASE / name, upload)
+    assert not [one for one in pack(Path.cwd(), in_colab=True).warnings if "copy" in one], "they are the same"
+    edit(drive / name, lambda cells: cells["setup"].update(source="mine"))
+    os.utime(upload, (1, 1))
+    made = pack(Path.cwd(), in_colab=True)
+    assert made.files[name] == (drive / name).read_bytes()
+    assert any(one.startswith(f"{upload} is an older copy") for one in made.warnings)
 
 
 def test_in_colab_without_an_answer_from_the_screen(

@@ -15,7 +15,7 @@ from torch import nn
 from labkit.checkpoints import weights_sha256
 from labkit.datasets import ImageSet
 from labkit.models import resnet20
-from labkit.runs import Run
+from labkit.runs import KEPT, Run
 from labkit.training import TrainingDiverged, evaluate, finetune, one_cycle, sgd, train
 from tests.conftest import random_pictures
 
@@ -240,11 +240,25 @@ def test_a_changed_start_does_not_resume(
         assert "starting afresh" in capsys.readouterr().out, change
 
 
+def test_another_start_does_not_cost_what_was_done(
+    tmp_path: Path, small_set: ImageSet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_in(tmp_path, small_set)
+    for seed in range(1, KEPT):
+        run_in(tmp_path, small_set, seed=seed)
+    capsys.readouterr()
+    run_in(tmp_path, small_set)
+    assert "was finished before: read back" in capsys.readouterr().out
+    for seed in range(KEPT + 2):
+        run_in(tmp_path, small_set, seed=10 + seed)
+    assert len(list(tmp_path.glob("checkpoint-*.pt"))) == KEPT
+
+
 def test_a_damaged_checkpoint_is_not_used(
     tmp_path: Path, small_set: ImageSet, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run_in(tmp_path, small_set)
-    file = tmp_path / "checkpoint.pt"
+    (file,) = tmp_path.glob("checkpoint-*.pt")
     file.write_bytes(file.read_bytes()[: os.path.getsize(file) // 2])
     capsys.readouterr()
     run = run_in(tmp_path, small_set)

@@ -131,7 +131,7 @@ def walk(
     """
     net, optimizer, criterion = trial.net, trial.optimizer, nn.CrossEntropyLoss()
     held = [(layer.weight, ~trial.pruned[name]) for name, layer in prunable_layers(net)]
-    loader = list(batches())[use] * repeat
+    loader = list(batches(device=default_device()))[use] * repeat
 
     def apply_masks() -> None:
         for weight, mask in held:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from labkit.models import QuantizedConv, Quantizer, default_device
+from labkit.models import QuantizedConv, Quantizer
 
 Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
 
@@ -98,12 +98,13 @@ class RoundToSteps(torch.autograd.Function):
         return g, None, None
 
 
-def batches(count: int = 6, size: int = 8, seed: int = 0) -> DataLoader[tuple[Tensor, ...]]:
+def batches(
+    count: int = 6, size: int = 8, seed: int = 0, device: torch.device | str = "cpu"
+) -> DataLoader[tuple[Tensor, ...]]:
     """A real DataLoader of `count` different batches: (N, 3, 8, 8) inputs and labels, in a fixed order."""
     generator = torch.Generator().manual_seed(seed)
     inputs = torch.randn(count * size, 3, 8, 8, generator=generator)
     targets = torch.randint(10, (count * size,), generator=generator)
-    device = default_device()
     return DataLoader(TensorDataset(inputs.to(device), targets.to(device)), batch_size=size)
 
 

@@ -13,7 +13,7 @@ from labkit.check.diagnosis import Mistakes, expect_named, named, table
 from labkit.check.engine import Suite, as_array, expect
 from labkit.check.fixtures import TinyNet, linear, with_weight
 from labkit.check.suites import public_suite
-from labkit.models import prunable_layers
+from labkit.models import default_device, prunable_layers
 
 NOTHING = "nothing changed: the zeros have to end up in {}, in place; a copy does not help."
 SIGNED = "the percentile is taken of w itself: take it of the magnitudes |w|."
@@ -93,12 +93,14 @@ def prune_by_percentage(answer: Any) -> Suite:
     @suite.check()
     def in_place(prune: Any) -> None:
         """layer.weight is the same Parameter afterwards, of the same dtype and on the same device."""
-        layer = with_weight(linear(5, 2), torch.from_numpy(TEN))
-        parameter, dtype = layer.weight, layer.weight.dtype
+        layer = with_weight(linear(5, 2), torch.from_numpy(TEN)).to(default_device())
+        parameter, dtype, device = layer.weight, layer.weight.dtype, layer.weight.device
         prune(layer, q=30.0)
         expect(layer.weight is parameter, "layer.weight is another object now", PARAMETER)
         hint = "multiply the weight by the mask in place: then it keeps its dtype."
         expect(layer.weight.dtype == dtype, f"its dtype was {dtype} and is {layer.weight.dtype} now", hint)
+        hint = "the notebook's network is there: bring the mask to weight.device."
+        expect(layer.weight.device == device, f"it was on {device} and is on {layer.weight.device} now", hint)
 
     return suite
 
@@ -240,7 +242,7 @@ def global_prune_by_percentage(answer: Any) -> Suite:
     @suite.check()
     def others_stay(prune: Any) -> None:
         """The others keep their values; shortcuts, biases and batch norms stay; no Parameter is replaced."""
-        net, before = TinyNet(), numbers(TinyNet())
+        net, before = TinyNet().to(default_device()), numbers(TinyNet())
         parameters = dict(net.named_parameters())
         prunable = [f"{name}.weight" for name, _ in prunable_layers(net)]
         prune(net, q=q)

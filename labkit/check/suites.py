@@ -7,11 +7,13 @@ from typing import Any
 
 from labkit.check.engine import Suite, expect, functions_of
 
+ASKS = {"is_available", "type"}  # torch.cuda.is_available() and tensor.device.type == "cuda" only ask
+
 
 def public_suite(answer: Any, name: str) -> Suite:
-    """A suite whose first check, if the code mentions a GPU, is that the machine that grades has none."""
+    """A suite whose first check, if the code wants a GPU, is that the machine that grades has none."""
     suite = Suite(answer, name)
-    if any("cuda" in names and "is_available" not in names for names in _names_used(answer)):
+    if any("cuda" in names and not ASKS & set(names) for names in _names_used(answer)):
 
         @suite.check()
         def no_gpu(_: Any) -> None:

@@ -14,6 +14,7 @@ from labkit.check.epochs import NO_MASK, SAME, Trial, replays, walk
 from labkit.check.fixtures import batches
 from labkit.check.pruning import PARAMETER
 from labkit.check.suites import public_suite
+from labkit.models import default_device
 
 # true of every answer
 HOLD = "after each optimizer.step(), every layer.weight is multiplied by its mask, weight != 0 on entry."
@@ -110,7 +111,7 @@ def finetune_after_prune(answer: Any) -> Suite:
 
     def after_epoch(finetune: Any, **given: bool) -> Trial:
         trial = Trial()
-        finetune(trial.net, batches(), nn.CrossEntropyLoss(), trial.optimizer, **given)
+        finetune(trial.net, batches(device=default_device()), nn.CrossEntropyLoss(), trial.optimizer, **given)
         return trial
 
     def hint(finetune: Any, trial: Trial) -> str | None:
@@ -154,7 +155,7 @@ def finetune_quantized(answer: Any) -> Suite:
 
     def after_epoch(finetune: Any) -> Trial:
         trial = Trial(bits=4)
-        finetune(trial.net, batches(), nn.CrossEntropyLoss(), trial.optimizer)
+        finetune(trial.net, batches(device=default_device()), nn.CrossEntropyLoss(), trial.optimizer)
         return trial
 
     def hint(trial: Trial) -> str | None:
