@@ -120,6 +120,20 @@ def test_an_exception_in_a_hidden_tests_own_line_shows_nothing_of_it(
     assert "it raised TypeError" in out and "41" not in out
 
 
+def test_a_helper_of_another_test_cell_is_not_shown_either(capsys: pytest.CaptureFixture[str]) -> None:
+    helper = written("def judged(x):\n    return x * 42\n", "<test other>")["judged"]  # as the grader calls it
+    suite = Suite(lambda x: {}, "wrong kind")
+
+    @suite.check()
+    def fits(f: Any) -> None:
+        """It fits."""
+        helper(f(1))
+
+    suite.score()
+    out = capsys.readouterr().out
+    assert "it raised TypeError" in out and "42" not in out
+
+
 def test_a_later_stub_costs_only_its_own_check() -> None:
     def first_half(x: float) -> float:
         if x < 0:

@@ -13,6 +13,7 @@ import io
 import linecache
 import os
 import random
+import resource
 import signal
 import threading
 import time
@@ -56,6 +57,8 @@ def _limit_self(limits: Limits) -> None:
     with contextlib.suppress(OSError, AttributeError):
         kernel_calls.die_with_parent()
     sandbox.limit_memory(2 * limits.memory)
+    with contextlib.suppress(OSError, ValueError):  # what keeps Python's own lock lets no timer through
+        resource.setrlimit(resource.RLIMIT_CPU, (SECONDS_FOR_NOTEBOOK, SECONDS_FOR_NOTEBOOK + 5))
     end = threading.Timer(SECONDS_FOR_NOTEBOOK, os._exit, (1,))
     end.daemon = True
     end.start()
@@ -206,13 +209,12 @@ class Checker:
         calls = Calls(channel, deadline, self._reference, self._attempts.append, student.why_gone)
         reports: list[engine.Report] = []
         _seed()
+        for name in self._job.names:
+            namespace.pop(name, None)
         try:
-            found = calls.names(list(self._job.names))
-            for name in self._job.names:
-                namespace.pop(name, None)
-            namespace.update(found)
             engine.observer = reports.append
             with _until(deadline + GRACE):
+                namespace.update(calls.names(list(self._job.names)))
                 value, printed = _executed(cell.source, namespace, cell.id)
         except Lost as lost:
             return verdict(lost.kind, sentence=self._lost_sentence(lost), checks=_outcomes(reports))  # type: ignore[arg-type]
@@ -220,11 +222,20 @@ class Checker:
             return verdict("failed", sentence=_first_line(error), checks=_outcomes(reports))
         except Exception as error:
             if isinstance(error, NameError) and error.name in self._job.names:
-                return verdict("not answered", sentence=f"{error.name} is not defined: its cell failed.")
+                kind, why = self._why_undefined(error.name)
+                return verdict(kind, sentence=why)
             return verdict("error", sentence=_first_line(error), checks=_outcomes(reports))
         finally:
             engine.observer = None
         return self._scored(cell, value, _outcomes(reports), printed)
+
+    def _why_undefined(self, name: str) -> tuple[VerdictKind, str]:
+        """What became of the cell that should have defined `name`."""
+        for cell in self._job.cells:
+            if cell.id in self._lost and name in cell.source:
+                kind, why = self._lost[cell.id]
+                return kind, f"{name} is not defined: its cell was stopped, {why}."  # type: ignore[return-value]
+        return "not answered", f"{name} is not defined: its cell failed."
 
     def _scored(self, cell: Cell, value: Any, checks: tuple[Outcome, ...], printed: str) -> Verdict:
         number = isinstance(value, int | float) and not isinstance(value, bool)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
+import sys
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -60,7 +61,12 @@ class ClassRun:
     def jobs(self, students: list[str]) -> Iterator[tuple[tuple[str, str], Job]]:
         """A job for each notebook that has to be graded."""
         for student in students:
-            record, now = self._records.read(student), self._records.fingerprints(student)
+            record = self._records.read(student)
+            try:
+                now = self._records.fingerprints(student)
+            except OSError:
+                self._broke(student)
+                continue
             names = [name for name in now if self._force or record.fingerprints.get(name) != now[name]]
             if self._notebook is not None:
                 names = [name for name in names if name == self._notebook]
@@ -194,8 +200,12 @@ class ClassRun:
         """Something that should not happen: it is told, and costs nobody else."""
         log = self._course / "logs" / f"{student}.log"
         text = traceback.format_exc()
-        write_atomically(log, lambda part: part.write_text(text, encoding="utf-8"))
-        self._broken[student] = f"grading broke off, see {log.relative_to(self._course)}"
+        write_atomically(log, lambda part: part.write_text(text, "utf-8", "backslashreplace"))
+        error = sys.exc_info()[1]
+        what = "grading broke off"
+        if isinstance(error, OSError) and error.filename is not None:
+            what = f"not graded: {error.filename} cannot be read ({error.strerror})"
+        self._broken[student] = f"{what}, see {log.relative_to(self._course)}"
         self._done(student)
 
 

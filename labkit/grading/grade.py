@@ -24,6 +24,7 @@ from labkit.grading.exports import write_exports
 from labkit.grading.gradebook import GradebookWriter
 from labkit.grading.intake import handed_in
 from labkit.grading.marks import Result
+from labkit.grading.outputs import safe_text
 from labkit.grading.release import check_source
 from labkit.grading.settings import course_directory, course_settings, source_notebooks
 from labkit.grading.submission import Assignment
@@ -57,7 +58,8 @@ def grade_class(
     changed. done: called with a student's name as soon as that student is graded; say: with what should be
     read at the head of the run. engine: one that has been started. Raises LabError if nobody handed in.
     """
-    students = submissions(course, assignment)
+    say = say or (lambda line: None)
+    students = submissions(course, assignment, say)
     if options.student is not None:
         if options.student not in students:
             raise LabError(
@@ -80,7 +82,7 @@ def grade_class(
             course, assignment, lab, book, done or (lambda name: None), options.notebook, options.force
         )
         before = {name: run.marks(name) for name in students}
-        jobs, say = run.jobs(students), say or (lambda line: None)
+        jobs = run.jobs(students)
         if options.cluster is None:
             engine = engine or stack.enter_context(Engine([course]))
             results = schedule.grade_here(jobs, options.cores, engine, say)
@@ -92,10 +94,18 @@ def grade_class(
         return [run.result(name, before[name]) for name in students]
 
 
-def submissions(course: Path, assignment: str) -> list[str]:
-    """The students who have handed in at least one file that could be a notebook, or a zip."""
-    folders = (course / "submitted").glob(f"*/{assignment}")
-    return sorted(folder.parent.name for folder in folders if handed_in(folder))
+def submissions(course: Path, assignment: str, say: Say = lambda line: None) -> list[str]:
+    """The students who have handed in at least one file that could be a notebook, or a zip.
+
+    say: hears of folders that are left out, because their name cannot be written into a gradebook.
+    """
+    names = [
+        folder.parent.name for folder in (course / "submitted").glob(f"*/{assignment}") if handed_in(folder)
+    ]
+    odd = [name for name in names if name != safe_text(name)]  # such as Latin-1 from an old zip
+    for name in sorted(odd):
+        say(f"submitted/{ascii(name)[1:-1]} was left out: rename this folder, its name is no UTF-8.")
+    return sorted(set(names) - set(odd))
 
 
 @contextmanager

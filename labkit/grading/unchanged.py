@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -87,6 +88,6 @@ def _digest(folder: Path, pattern: str, start: str) -> str:
     digest = hashlib.sha256(start.encode())
     for path in sorted(folder.rglob(pattern)):
         if path.is_file() and not path.is_symlink():
-            digest.update(f"\n{path.relative_to(folder).as_posix()}\n".encode())
+            digest.update(b"\n" + os.fsencode(path.relative_to(folder).as_posix()) + b"\n")
             digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()

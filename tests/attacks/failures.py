@@ -52,6 +52,7 @@ CASES = [
     Case("asks for input", answering("input('?')"), points=NOTHING, kinds=FAILED),
     Case("raises at every call", answering("raise RuntimeError('half finished')"), points=NOTHING, kinds=FAILED),
     Case("raises while it is defined", "1 / 0\n" + GOOD, points=NOTHING, kinds=("not answered",) * 2),
+    Case("a right answer, then an endless loop in its cell", GOOD + "\nwhile True: time.sleep(1)", points=NOTHING, kinds=TIMEOUT),
     Case("no Python", "def prune_by_percentage(layer, q=70.0)\n    pass", points=NOTHING, kinds=("not answered",) * 2),
     Case("imports what is not there", "import tensorflow_probability_x\n" + GOOD, points=NOTHING),
     Case("own endless loop before the answer", before="while True: pass"),

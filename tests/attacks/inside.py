@@ -213,6 +213,66 @@ def saying(name: str, head: str, expression: str) -> Inside:
     return Inside(name, PRUNING, {"prune-by-percentage": answer}, NONE)
 
 
+EMPTY = """\
+def prune_by_percentage(layer, q=70.0):
+    layer.weight.data = torch.zeros(0, 1, 1, 1, 1)
+"""
+EMPTY_PARAMETERS = """\
+def global_prune_by_percentage(net, q=70.0):
+    for _, layer in labkit.prunable_layers(net):
+        layer.weight = nn.Parameter(torch.zeros(0, 1, 1, 1, 1))
+"""
+LYING_SCHEDULE = """\
+right, lie = sparsity_at, False
+def sparsity_at(epoch, target=80.0, ramp_epochs=10):
+    return 90.0 if lie else right(epoch, target, ramp_epochs)
+def iterative_prune(net, epoch, target=80.0, ramp_epochs=10):
+    global lie
+    lie = True
+    if epoch < ramp_epochs:
+        for _, layer in labkit.prunable_layers(net):
+            prune_by_percentage(layer, 90.0)
+"""
+CHANGED_CRITERION = """\
+def finetune_after_prune(net, trainloader, criterion, optimizer, prune=True):
+    criterion.reduction, criterion.weight = "sum", torch.zeros(10)
+    masks = [(layer, layer.weight != 0) for _, layer in labkit.prunable_layers(net)]
+    for _ in range(6):
+        for p in net.parameters():
+            p.grad = torch.zeros_like(p)
+        optimizer.step()
+        if prune:
+            for layer, mask in masks:
+                layer.weight.data.mul_(mask)
+"""
+# whole numbers whose hashes are all the same, in a set
+SAME_HASHES = """\
+import labkit.grading.plain as plain
+class Many(list): pass
+encode = plain.Encoder.encode
+plain.Encoder.encode = lambda self, value, depth=0: (
+    ["s", list(value)] if type(value) is Many else encode(self, value, depth)
+)
+def prune_by_percentage(layer, q=70.0):
+    return Many(k * (2**61 - 1) for k in range(1, 60000))
+"""
+
+FITTING = [
+    # what a test compares with is made to fit
+    Inside("empties the weights: they agree with everything", PRUNING, {"prune-by-percentage": EMPTY}, NONE),
+    Inside("the same by new parameters", GLOBAL, {"global-prune-by-percentage": EMPTY_PARAMETERS}, NONE),
+    Inside(
+        "a schedule that lies when it is no longer judged", ITERATIVE,
+        {"iterative-prune": LYING_SCHEDULE}, (4.0, 0.0, 2.0),
+    ),
+    # zeros hold by it, which the first cell asks for; it trains nothing
+    Inside(
+        "a criterion under which nothing is to be done", FINETUNING,
+        {"finetune-after-prune": CHANGED_CRITERION}, (6.0, 1.0),
+    ),
+    Inside("a set that takes minutes to build", PRUNING, {"prune-by-percentage": SAME_HASHES}, NONE),
+]  # fmt: skip
+
 WORDS = [
     saying("half a surrogate pair and a zero byte", "", r"ValueError('\ud800\x00\x1b[31m<script>')"),
     saying("a message of 8 MB", "from labkit.grading import worker\nworker.MOST_MESSAGE = 10**9", "ValueError('y' * 8 * 10**6)"),
@@ -230,4 +290,4 @@ WORDS = [
     ),
 ]  # fmt: skip
 
-CASES = [*LENT, *LAYERS, *HOGS, *WORDS]
+CASES = [*LENT, *LAYERS, *HOGS, *FITTING, *WORDS]

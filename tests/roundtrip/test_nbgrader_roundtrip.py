@@ -286,6 +286,35 @@ def test_one_bad_case_costs_nobody_else(small: Path, monkeypatch: pytest.MonkeyP
     assert points(graded_now(small)["ada"]) == (10, 0)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="names of files are text there")
+def test_a_name_in_latin_1_costs_nobody_anything(small: Path) -> None:
+    """From an old zip: of a file, which is graded by what it holds, and of a student's folder."""
+    ada = small / "submitted" / "ada" / "compression"
+    (ada / f"{FIRST}.ipynb").rename(os.fsdecode(os.fsencode(ada) + b"/01_double Jos\xe9.ipynb"))
+    dan = made.hand_in(small, "dan", made.unchanged).parent
+    dan.rename(os.fsdecode(os.fsencode(dan.parent) + b"/Jos\xe9"))
+    said: list[str] = []
+    results = grade_class(small, "compression", Options(2), say=said.append)
+    got = {one.student: points(one) for one in results}
+    assert got == {"ada": (10, 0), "ben": (10, 0), "cleo": (None, 0)}
+    assert any(line.startswith("submitted/Jos\\udce9 was left out: rename this folder") for line in said)
+
+
+def test_a_file_that_cannot_be_read_is_told(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = Path.read_bytes
+
+    def refused(path: Path) -> bytes:
+        if "ben" in path.parts:
+            raise PermissionError(13, "Permission denied", str(path))
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", refused)
+    results = graded_now(small)
+    (note,) = results["ben"].notes
+    assert note.startswith("not graded: ") and "cannot be read (Permission denied)" in note
+    assert points(results["ada"]) == (10, 0)
+
+
 def test_a_grading_that_broke_off_is_tried_again(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(schedule, "grade_here", _broken_off)
     assert points(graded_now(small, student="ada")["ada"]) == (0, 0)
