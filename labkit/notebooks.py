@@ -70,6 +70,7 @@ def called(stem: str, names: Collection[str]) -> str | None:
 
 
 def _plain(stem: str) -> str:
+    stem = stem[:255]  # of a file in a zip it may have 64,000 letters, and blanks cost their square below
     stem = re.sub(r"(?i)^copy of |\s*\(\d+\)$|[-_ ]copy\d*$", "", stem.strip())
     return re.sub(r"[\W_]+", "", stem.lower())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -80,3 +81,83 @@ def test_each_finding_is_said_once_a_cell() -> None:
     assert attempts_in({"a": "import socket\nsocket.socket()\nsocket.socket()"}) == [
         "the cell a opens sockets"
     ]
+
+
+def test_many_findings_are_cut_short() -> None:
+    source = "\n".join(f"torch.part_{n} = print" for n in range(1000))
+    found = attempts_in({"own": source})
+    assert len(found) == 21
+    assert (found[0], found[-1]) == ("the cell own replaces torch.part_0", "and 980 more of such things")
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        f"torch.{'x' * 5000} = print",
+        f"class {'A' * 5000}:\n    __eq__ = print",
+        "!cat \x1b]0;owned\x07\x1b[2J\x1b[H\rall fine",
+        'x = "/etc/\\ud800\\x1b[2J\\n\\r\\u2028"',
+    ],
+)
+def test_a_finding_is_one_short_line_that_any_terminal_can_show(source: str) -> None:
+    (said,) = attempts_in({"own": source})
+    assert len(said) <= 200 and said.isprintable()
+    said.encode()
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "a" + ".b" * 1500,
+        "a" + ".b" * 2500,
+        "a" + ".b" * 30_000,
+        "a" + ".b()" * 1500,
+        "x = " + "+".join("1" * 1500),
+        "-" * 50_000 + "1",
+        "(" * 90_000,
+        "x = '\x00'",
+        "a" + ".run_line_magic('time')" * 900,
+    ],
+    ids=lambda source: f"{source[:20]}...",
+)
+def test_no_depth_of_code_is_too_much(source: str) -> None:
+    found = attempts_in({"own": source, "other": "import socket\nsocket.socket()"})
+    assert found[-1] == "the cell other opens sockets"
+
+
+def test_a_name_without_end_is_worth_a_glance_and_a_long_one_is_not() -> None:
+    said = ["the cell own has a name of more than 20 parts"]
+    assert attempts_in({"own": "a" + ".b" * 1500}) == said
+    assert attempts_in({"own": "os.system" + ".__call__" * 30 + "('ls')"}) == [
+        *said,
+        "the cell own starts other programs",
+    ]
+    assert attempts_in({"own": "model.features.body.layer1.block2.conv.weight.data.abs().mean()"}) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "\n" * 100_000 + "x = 1",  # each empty line looked through all that follow: 5 billion steps
+        " \n" * 50_000,
+        "\n".join(["a" + ".b" * 1500] * 33),  # 37 million names put together
+        "import " + "a." * 15_000 + "a as x\n" + "x.a\n" * 15_000,
+        f"__import__('{'a.' * 45_000}')",
+    ],
+    ids=["empty lines", "blank lines", "long names", "a long import", "a long module"],
+)
+def test_looking_takes_time_in_proportion_to_the_code(source: str) -> None:
+    begin = time.perf_counter()
+    attempts_in({"own": source})
+    assert time.perf_counter() - begin < 10
+
+
+def test_too_much_code_is_said_to_be_too_much() -> None:
+    long = "x = 1\n" * 15_000  # 90,000 characters
+    said = "was not looked through (180,000 characters): there is too much code"
+    assert attempts_in({"own": long}) == []
+    assert attempts_in({"own": long + long, "other": "eval('1')"}) == [
+        f"the cell own {said}",
+        "the cell other runs text as code",
+    ]
+    assert len(attempts_in({str(n): long for n in range(5)})) == 2  # the first three are

@@ -121,7 +121,7 @@ def test_an_exception_in_a_hidden_tests_own_line_shows_nothing_of_it(
 
 
 def test_a_helper_of_another_test_cell_is_not_shown_either(capsys: pytest.CaptureFixture[str]) -> None:
-    helper = written("def judged(x):\n    return x * 42\n", "<test other>")["judged"]  # as the grader calls it
+    helper = written("def judged(x):\n    return x * 42\n", "<test other>")["judged"]
     suite = Suite(lambda x: {}, "wrong kind")
 
     @suite.check()

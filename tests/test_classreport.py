@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
 from pathlib import Path
 
@@ -66,6 +68,21 @@ def test_the_released_stub_and_broken_code_are_nobodys_work() -> None:
     assert suspicious_pairs({"a": "def (:", "b": "def (:", "c": "(" * 9999}, STUB, "f") == []
 
 
+def test_a_long_sum_neither_ends_the_report_nor_hides_a_copy() -> None:
+    original = CLASS["student 0"]
+    tail = "\ny = " + "+".join(["1"] * 1500) + "\nz = a" + ".b" * 1500
+    pairs = suspicious_pairs(CLASS | {"a copy": renamed(original) + tail, "b": original + tail}, STUB, "f")
+    assert {pairs[0].first, pairs[0].second} == {"a copy", "b"}
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["y = " + "-" * 200_000 + "1", "y = " + "-" * 90_000 + "1", "y = 0x" + "f" * 9000, "\x00", "(" * 90_000],
+)
+def test_code_that_python_gives_up_on_is_nobodys_work(source: str) -> None:
+    assert pieces(source) == set()
+
+
 def grades(student: str, *scores: float | None) -> Grades:
     return Grades(
         student,
@@ -103,6 +120,26 @@ def test_the_page_names_everything_and_escapes_what_students_wrote() -> None:
     assert "was handed in as &lt;script&gt;.ipynb" in html
     assert "10 points of all students together still wait" in html
     assert "reads &lt;script&gt;" in html
+
+
+def test_the_page_can_be_written_whatever_a_note_holds() -> None:
+    notes = ["01: names /etc/\ud800 \x1b[2J\x00", "y" * 65_000]
+    student = HandedIn("eve\udcf6", notes=notes, attempts=[f"01: note {n}" for n in range(1000)])
+    html = render("lab", [grades("eve\udcf6", 1.0)], [student], [])
+    html.encode("utf-8")
+    assert "names /etc/? [2J" in html and "\x1b" not in html and "\x00" not in html
+    assert len(html) < 10_000
+    assert "and 980 more" in html and "note 999" in html
+
+
+def test_the_page_loads_nothing_and_its_policy_allows_its_own_style_only() -> None:
+    html = render("lab", [grades("ada", 1.0)], [HandedIn("ada")], [])
+    (style,) = re.findall(r"<style>(.*?)</style>", html, re.S)
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    (policy,) = re.findall(r'http-equiv="Content-Security-Policy" content="([^"]*)"', html)
+    assert policy.startswith("default-src 'none'") and f"style-src 'sha256-{digest}'" in policy
+    assert " style=" not in html  # the policy would switch it off
+    assert '<rect width="100.0%"' in html
 
 
 def test_answers_are_compared_across_the_class() -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
+import sys
 import zipfile
 from pathlib import Path
 
@@ -15,6 +18,8 @@ from labkit.cli import app
 from labkit.errors import LabError
 from labkit.grading import collect as module
 from labkit.grading.collect import collect
+from labkit.grading.intake import LEFT_OUT
+from labkit.grading.platforms import GRADESCOPE_LIST
 
 GRADESCOPE = """\
 ---
@@ -216,3 +221,230 @@ def test_the_command_says_what_it_did(tmp_path: Path) -> None:
     assert "    1 new" in done.output and "read as folders" in done.output
     missing = CliRunner().invoke(app, ["collect", "nowhere.zip", "--course", str(tmp_path)])
     assert missing.exit_code == 2 and "there is no nowhere.zip" in missing.output
+
+
+# names that students give
+
+
+def exported(listing: str, files: dict[str, bytes | str]) -> dict[str, bytes | str]:
+    return {f"export/{GRADESCOPE_LIST}": listing, **{f"export/{name}": data for name, data in files.items()}}
+
+
+def as_download(tmp_path: Path, files: dict[str, bytes | str], unpacked: bool) -> Path:
+    path = download(tmp_path, files)
+    if not unpacked:
+        return path
+    with zipfile.ZipFile(path) as archive:
+        archive.extractall(tmp_path / "unpacked")
+    return tmp_path / "unpacked"
+
+
+@pytest.mark.parametrize("unpacked", [False, True])
+@pytest.mark.parametrize("top", ["", "export/"])
+@pytest.mark.parametrize("below", ["submission_11", "submission_11/a", "submission_12/submission_11"])
+def test_only_the_platforms_own_list_says_who_is_who(
+    tmp_path: Path, below: str, top: str, unpacked: bool
+) -> None:
+    swapped = GRADESCOPE.replace("_11", "_X").replace("_12", "_11").replace("_X", "_12")
+    files: dict[str, bytes | str] = {
+        f"{top}{below}/{GRADESCOPE_LIST}": swapped,  # first, as an archive may have it
+        f"{top}submission_11/01.ipynb": b"a",
+        f"{top}submission_12/01.ipynb": b"b",
+        f"{top}{GRADESCOPE_LIST}": GRADESCOPE,
+    }
+    found = collect(as_download(tmp_path, files, unpacked), tmp_path / "course", "lab")
+    assert found.left_out == []
+    assert sorted_files(tmp_path / "course") == {
+        "4711/lab/01.ipynb": b"a",
+        "zoe@example.org/lab/01.ipynb": b"b",
+    }
+
+
+@pytest.mark.parametrize(
+    ("platform", "files"),
+    [
+        ("Moodle", {"Ada_1_assignsubmission_file_/1.ipynb": b"a", "Ben_2_assignsubmission_file_/": b""}),
+        ("Moodle", {"Ada_1_assignsubmission_file_/submission_3/1.ipynb": b"a"}),
+        ("folders", {"Ada_1/1.ipynb": b"a", "Ben_2/1.ipynb": b"b"}),
+        ("folders", {"Ada_1/1.ipynb": b"a", "Ben_2/submission_3/1.ipynb": b"b"}),
+    ],
+)
+def test_elsewhere_a_file_named_as_gradescopes_list_is_a_students_file(
+    tmp_path: Path, platform: str, files: dict[str, bytes | str]
+) -> None:
+    first = next(iter(files)).partition("/")[0]
+    found = collect(
+        download(tmp_path, {f"{first}/{GRADESCOPE_LIST}": "x: 1", **files}), tmp_path / "c", "lab"
+    )
+    assert found.platform == platform
+    assert "Ada_1" in found.new
+
+
+def test_a_damaged_list_of_gradescopes_is_a_sentence(tmp_path: Path) -> None:
+    for listing in ("a: 2026-13-45", "[" * 5000, "\x00"):
+        files = exported(listing, {"submission_11/01.ipynb": b"x"})
+        with pytest.raises(LabError, match="not as Gradescope writes it"):
+            collect(download(tmp_path, files), tmp_path / "course", "lab")
+
+
+@pytest.mark.parametrize("top", ["", "export/"])
+def test_a_folder_named_as_anothers_submission_stays_its_owners(tmp_path: Path, top: str) -> None:
+    files: dict[str, bytes | str] = {
+        f"{top}{GRADESCOPE_LIST}": GRADESCOPE,
+        f"{top}submission_12/01.ipynb": b"b",
+        f"{top}submission_11/submission_12/01.ipynb": b"planted",
+    }
+    found = collect(download(tmp_path, files), tmp_path / "course", "lab")
+    assert found.left_out == []
+    assert sorted_files(tmp_path / "course") == {
+        "4711/lab/submission_12/01.ipynb": b"planted",
+        "zoe@example.org/lab/01.ipynb": b"b",
+    }
+
+
+def test_of_two_submissions_of_one_student_the_second_is_left_out_with_a_note(tmp_path: Path) -> None:
+    listing = GRADESCOPE.replace("zoe@", "ada@").replace(":sid: '4711'", ":sid:")
+    files: dict[str, bytes | str] = {"submission_11/01.ipynb": b"a", "submission_12/01.ipynb": b"b"}
+    found = collect(download(tmp_path, exported(listing, files)), tmp_path / "course", "lab")
+    assert found.left_out == [
+        "export/submission_12/01.ipynb: ada@example.org is already submission_11's folder"
+    ]
+    assert sorted_files(tmp_path / "course") == {"ada@example.org/lab/01.ipynb": b"a"}
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_of_two_files_in_one_place_the_first_counts_and_it_is_said(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "d.zip", "w") as archive:
+        for data in (b"a", b"b"):
+            archive.writestr("ada/01.ipynb", data)
+    found = collect(tmp_path / "d.zip", tmp_path / "course", "lab")
+    assert found.left_out == ["ada/01.ipynb: is there twice, and the first one counts"]
+    assert sorted_files(tmp_path / "course") == {"ada/lab/01.ipynb": b"a"}
+
+
+def test_no_file_name_invents_a_student(tmp_path: Path) -> None:
+    planted = "Zed_5678_assignsubmission_file_01.ipynb"
+    files: dict[str, bytes | str] = {
+        "Bob_5678_assignsubmission_file_01.ipynb": b"b",
+        f"Mal_1234_assignsubmission_file_{planted}": b"m",
+        f"Max_1235_assignsubmission_file_/{planted}": b"n",
+    }
+    found = collect(download(tmp_path, files), tmp_path / "course", "lab")
+    assert found.platform == "Moodle"
+    assert sorted_files(tmp_path / "course") == {
+        "Bob_5678/lab/01.ipynb": b"b",
+        f"Mal_1234/lab/{planted}": b"m",
+        f"Max_1235/lab/{planted}": b"n",
+    }
+
+
+def test_no_file_name_is_lost_or_stops_the_class(tmp_path: Path) -> None:
+    names = {
+        "01_double!.ipynb": b"1",
+        "01_double?.ipynb": b"2",
+        "01_DOUBLE-.ipynb": b"3",
+        "a!.ipynb": b"4",
+        "a?.ipynb/b.ipynb": b"5",
+        "a?.ipynb/c.ipynb": b"6",
+        "03_iterative_" + "作" * 90 + ".ipynb": b"7",
+        "03_iterative_" + "作" * 91 + ".ipynb": b"8",
+        "z/" * 3000 + "deep.ipynb": b"9",
+        ".. /.. /up.ipynb": b"10",
+        ".ipynb": b"11",
+    }
+    files: dict[str, bytes | str] = {f"ada/{name}": data for name, data in names.items()}
+    found = collect(download(tmp_path, {**files, "ben/1.ipynb": b"b"}), tmp_path / "course", "lab")
+    assert (found.new, found.left_out) == (["ada", "ben"], [])
+    kept = {name.removeprefix("ada/lab/"): data for name, data in sorted_files(tmp_path / "course").items()}
+    assert sorted(kept.values()) == sorted([*names.values(), b"b"])
+    assert kept["01_double-.ipynb"] == b"1" and kept["01_double--2.ipynb"] == b"2"
+    assert kept["01_DOUBLE--3.ipynb"] == b"3"
+    assert kept["a--2.ipynb/b.ipynb"] == b"5"
+    assert kept["up.ipynb"] == b"10" and kept[".ipynb"] == b"11"
+    assert len({name.casefold() for name in kept}) == len(kept)
+    assert all(len(part.encode()) <= 130 for name in kept for part in name.split("/"))
+    assert all(
+        name.startswith("03_iterative_") and name.endswith(".ipynb")
+        for name, data in kept.items()
+        if data in (b"7", b"8")
+    )
+
+
+def test_students_with_long_names_keep_their_numbers(tmp_path: Path) -> None:
+    files: dict[str, bytes | str] = {
+        f"{'作' * 80}_{number}_assignsubmission_file_/01.ipynb": b"x" for number in (5, 6)
+    }
+    found = collect(download(tmp_path, files), tmp_path / "course", "lab")
+    assert found.left_out == []
+    assert [name[-2:] for name in found.new] == ["_5", "_6"]
+
+
+def test_a_file_that_the_system_refuses_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = Path.write_bytes
+    error = OSError(errno.EINVAL, "no such name here")
+
+    def refusing(path: Path, data: bytes) -> int:
+        if data == b"bad":
+            raise error
+        return write(path, data)
+
+    files: dict[str, bytes | str] = {"ada/1.ipynb": b"bad", "ada/2.ipynb": b"a", "ben/1.ipynb": b"b"}
+    path = download(tmp_path, files)
+    monkeypatch.setattr(Path, "write_bytes", refusing)
+    found = collect(path, tmp_path / "course", "lab")
+    assert found.new == ["ada", "ben"]
+    assert found.left_out == ["ada/1.ipynb: cannot be written ([Errno 22] no such name here)"]
+    # and grading hears of it
+    told = tmp_path / "course" / "submitted" / "ada" / "lab" / LEFT_OUT
+    assert told.read_text() == "1.ipynb was not collected: cannot be written ([Errno 22] no such name here)\n"
+    assert collect(path, tmp_path / "course", "lab").unchanged == ["ada", "ben"]
+    error = OSError(
+        errno.ENOSPC, "full"
+    )  # is no file's own fault: nobody's files are replaced by half of them
+    with pytest.raises(LabError, match="no room left"):
+        collect(path, tmp_path / "course", "lab")
+
+
+def test_one_student_with_thousands_of_files_stops_nobody(tmp_path: Path) -> None:
+    files: dict[str, bytes | str] = {f"ada/{n}.ipynb": b"" for n in range(20_001)}
+    found = collect(download(tmp_path, {**files, "ben/1.ipynb": b"b"}), tmp_path / "course", "lab")
+    assert found.new == ["ada", "ben"]
+    assert found.left_out == ["ada/201.ipynb: more than 200 files of one student"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are bytes only there")
+def test_a_name_that_is_no_utf8_is_collected(tmp_path: Path) -> None:
+    folder = tmp_path / "unpacked" / "ada"
+    folder.mkdir(parents=True)
+    (folder / os.fsdecode(b"01_\xe4.ipynb")).write_bytes(b"a")
+    (tmp_path / "unpacked" / os.fsdecode(b"stray\xe4.ipynb")).write_bytes(b"a")
+    found = collect(tmp_path / "unpacked", tmp_path / "course", "lab")
+    assert found.left_out == ["stray\\udce4.ipynb: nobody's"]
+    assert sorted_files(tmp_path / "course") == {"ada/lab/01_-.ipynb": b"a"}
+
+
+@pytest.mark.parametrize("stop", [1, 2])
+@pytest.mark.parametrize("killed", [False, True])
+def test_an_interrupted_run_loses_neither_the_old_files_nor_the_new(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int, killed: bool
+) -> None:
+    course = tmp_path / "course"
+    collect(download(tmp_path, {"ada/01.ipynb": b"old"}), course, "lab")
+    again, rename, calls = download(tmp_path, {"ada/01.ipynb": b"new"}), Path.rename, 0
+
+    def interrupted(path: Path, target: Path) -> Path:
+        nonlocal calls
+        calls += 1
+        if calls == stop or (killed and calls > stop):  # killed: the mending does not come about either
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        collect(again, course, "lab")
+    assert b"old" in sorted_files(course).values()
+    if not killed:
+        assert sorted_files(course) == {"ada/lab/01.ipynb": b"old"}
+    monkeypatch.undo()
+    assert collect(again, course, "lab").replaced == ["ada"]
+    assert sorted_files(course) == {"ada/lab/01.ipynb": b"new"}

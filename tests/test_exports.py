@@ -3,11 +3,13 @@ from __future__ import annotations
 import csv
 import io
 import json
+from pathlib import Path
 
 import pytest
 
 pytest.importorskip("nbgrader")
 
+from labkit.grading import exports
 from labkit.grading.exports import Check, Grades, canvas_csv, grades_csv, gradescope_json, moodle_csv
 
 
@@ -75,3 +77,19 @@ def test_gradescope_gets_a_test_for_each_graded_cell() -> None:
 
 def test_an_empty_class_is_an_empty_table() -> None:
     assert grades_csv(()) == "student,total,out of,to mark\n"
+
+
+def test_a_formula_is_quoted_behind_a_control_character_too() -> None:
+    rows = table(grades_csv([Grades("\x00=cmd()", CLASS[2].checks), Grades("l\udcf6", ())]))
+    assert [row[0] for row in rows] == ["student", "'=cmd()", "l?"]
+
+
+def test_half_a_character_does_not_keep_the_tables_from_being_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd = Check("01", "q", 1.0, 1.0, False, comment="\ud800 well done")
+    monkeypatch.setattr(exports, "read_grades", lambda course, assignment: [Grades("ada", (odd,))])
+    folder = exports.write_exports(tmp_path, "compression")
+    text = (folder / "gradescope" / "ada" / "results.json").read_text(encoding="utf-8")
+    assert json.loads(text)["tests"][0]["output"] == "? well done"
+    assert (folder / "grades.csv").read_bytes().startswith(b"\xef\xbb\xbf")

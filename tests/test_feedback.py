@@ -263,3 +263,29 @@ def test_code_that_would_keep_a_highlighter_busy_is_shown_plain() -> None:
             assert len(html) < 2_000_000
     assert "<span" not in coloured("x = 1\n" * 5000)
     assert 'class="k"' in coloured("def f(): pass")
+
+
+def test_notes_about_odd_names_act_nowhere_and_come_to_an_end(course: Course) -> None:
+    odd = ("was handed in as ![x](/hub/logout).ipynb", "\x1b[2J\n\n```mermaid\n", *["y" * 65_000] * 100)
+    one = answered(course, notes=odd)
+    source = one.notebook.cells[0].source
+    assert "![" not in source and "\x1b" not in source and "\n\n```" not in source
+    assert len(source) < 20_000
+    page = notebook_page(ASSIGNMENT, one, GRADES)
+    assert "and 82 more" in page and len(page) < 40_000
+
+
+def test_a_few_lines_do_not_draw_a_notebook_of_many_megabytes(course: Course) -> None:
+    nb = course.answered(FIRST)
+    big = base64.b64encode(b"\x89PNG\r\n\x1a\n" + bytes(5 * 10**6)).decode()
+    drawn = {"output_type": "display_data", "data": {"image/png": big}, "metadata": {}}
+    nb.cells[1:1] = [nbformat.v4.new_code_cell("draw()", id=f"own-{n}") for n in range(20)]
+    result = graded(FIRST)
+    result.outputs.update({f"own-{n}": [drawn] for n in range(20)})
+    made_of_it = hand_out(course, nb, result)
+    assert len(nbformat.writes(made_of_it.notebook)) < 18 * 2**20
+    test = named(made_of_it.notebook, "test-double")
+    before = named(answered(course).notebook, "test-double")
+    assert test.outputs == before.outputs  # whatever came before
+    page = notebook_page(ASSIGNMENT, made_of_it, GRADES)
+    assert page.count("a picture was left out") == 18

@@ -13,7 +13,16 @@ import pytest
 pytest.importorskip("nbgrader")
 
 from labkit.grading import outputs as module
-from labkit.grading.outputs import MOST_OUTPUTS, MOST_TEXT, plain_text, safe_attachments, safe_outputs
+from labkit.grading.outputs import (
+    MOST_OUTPUTS,
+    MOST_TEXT,
+    Budget,
+    few,
+    plain_text,
+    safe_attachments,
+    safe_line,
+    safe_outputs,
+)
 
 PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n" + b"pixels").decode()
 JPEG = base64.b64encode(b"\xff\xd8\xff" + b"pixels").decode()
@@ -82,6 +91,36 @@ def test_pictures_of_a_cell_are_limited_together(monkeypatch: pytest.MonkeyPatch
     first, second = safe_outputs([display(image_png=PNG)] * 2)
     assert first["data"] == {"image/png": PNG}
     assert second["data"] == {"text/plain": module.NO_PICTURE}
+
+
+def test_pictures_of_a_notebook_are_limited_together() -> None:
+    big = base64.b64encode(b"\x89PNG\r\n\x1a\n" + bytes(5 * 10**6)).decode()
+    budget = Budget()
+    cells = [safe_outputs([display(image_png=big)], budget) for _ in range(20)]
+    assert cells[0][0]["data"] == {"image/png": big}
+    assert cells[-1][0]["data"] == {"text/plain": module.NO_PICTURE}
+    assert len(json.dumps(cells)) < 17 * 2**20
+    # a small one still fits, and there is no end to honest ones
+    assert safe_outputs([display(image_png=PNG)], budget) == [display(image_png=PNG)]
+    honest = base64.b64encode(b"\x89PNG\r\n\x1a\n" + bytes(60_000)).decode()
+    budget = Budget()
+    assert all(
+        safe_outputs([display(image_png=honest)] * 2, budget)[1]["data"]["image/png"] for _ in range(50)
+    )
+
+
+def test_text_and_outputs_of_a_notebook_are_limited_together_and_it_says_so() -> None:
+    budget = Budget()
+    flood = [{"output_type": "stream", "name": "stdout", "text": "x" * MOST_TEXT}]
+    cells = [safe_outputs(flood, budget) for _ in range(100)]
+    assert cells[0] == flood and cells[19] == flood
+    assert cells[20][0]["text"] == cells[99][0]["text"] == module.CUT_ALL
+    budget = Budget()
+    cells = [
+        safe_outputs([{**display(text_html="<b>"), "data": {}}] * MOST_OUTPUTS, budget) for _ in range(30)
+    ]
+    assert len(cells[0]) == len(cells[19]) == MOST_OUTPUTS
+    assert cells[20] == cells[29] == [{"output_type": "stream", "name": "stdout", "text": module.CUT_ALL}]
 
 
 def test_metadata_go() -> None:
@@ -170,6 +209,13 @@ def test_only_pictures_can_be_attached() -> None:
     assert safe_attachments(None) == safe_attachments([1]) == {}
 
 
+def page_of(text: str) -> str:
+    """As nbgrader's formgrader shows it, with one picture attached."""
+    filters = pytest.importorskip("nbconvert.filters.markdown_mistune")
+    renderer = filters.IPythonRenderer(escape=False, attachments={"d.png": {"image/png": PNG}})
+    return filters.MarkdownWithMath(renderer=renderer).render(text)
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -185,22 +231,95 @@ def test_only_pictures_can_be_attached() -> None:
         "[x][1]\n\n[1]:\n  javascript:alert(1)",
         "$\\href{javascript:alert(1)}{x}$",
         "$\\csname href\\endcsname{javascript:alert(1)}{x}$",
+        "![x](/hub/logout)",
+        "![x](../../hub/logout)",
+        "![x](https://example.org/read.png)",
+        "![x](//example.org/read.png)",
+        "!![x](/hub/logout)",
+        "![x\\](attachment:d.png) y](/hub/logout)",
+        "![x [y](attachment:d.png) z](/hub/logout)",
+        "![x `](attachment:d.png)` y](/hub/logout)",
+        "![x](attachment:d.png 'a' b)\n\n[x]: /hub/logout",
+        "![x][y]\n\n[y]: /hub/logout",
+        "![y][]\n\n[y]: https://example.org/read.png",
+        "![y]\n\n[y]: /hub/logout",
+        "![d.png][y] ![e](attachment:d.png)![x](/hub/logout)\n\n[y]: /hub/logout",
+        "<img src=/hub/logout>",
+        "<IMG\tsrc='https://example.org/read.png'>",
+        "<\x00img src=/hub/logout>",
+        "![x](javascript:x)\n\n[x]: /hub/logout",
     ],
 )
 def test_nothing_in_markdown_acts(text: str) -> None:
     markdown_mistune = pytest.importorskip("nbconvert.filters.markdown_mistune")
-    page = markdown_mistune.markdown2html_mistune(module.safe_markdown(text))
-    for acts in ("<script", 'href="', 'src="', "\\href", "\\csname"):
-        assert acts not in page
+    page = page_of(module.safe_markdown(text, {"d.png"}))
+    for acts in ("<script", 'href="java', 'href="data', 'src="', "\\href", "\\csname"):
+        assert acts not in page.replace(f'src="data:image/png;base64,{PNG}"', "")
+    assert markdown_mistune.markdown2html_mistune(module.safe_markdown(text)).count("<img") == 0
 
 
 @pytest.mark.parametrize(
     "text",
     [
-        "[a](https://example.org/x?y=z) and [b](#part) and ![c](attachment:d.png) ![d](figures/e.png 'f')",
+        "[a](https://example.org/x?y=z) and [b](#part) and ![c](attachment:d.png) and [d](figures/e.png 'f')",
         "[a]: https://example.org\n[the report](../report.pdf), see [1], [2]: so (a) is 3 < 4, but a[0]: 1",
         "$w \\ge \\frac{s}{2}$ [of weights] (all)",
     ],
 )
 def test_ordinary_markdown_stays(text: str) -> None:
-    assert module.safe_markdown(text) == text
+    assert module.safe_markdown(text, {"d.png"}) == text
+
+
+def test_a_picture_from_elsewhere_becomes_a_link() -> None:
+    page = page_of(module.safe_markdown("![my net](https://example.org/net.png)"))
+    assert '<a href="https://example.org/net.png">my net</a>' in page
+    page = page_of(module.safe_markdown("![my net][1]\n\n[1]: https://example.org/net.png"))
+    assert '<a href="https://example.org/net.png">my net</a>' in page
+
+
+@pytest.mark.parametrize("name", ["gone.png", "über.png", "a b.png", "a%20b.png"])
+def test_a_picture_that_is_not_there_does_not_keep_the_notebook_from_being_opened(name: str) -> None:
+    text = module.safe_markdown(
+        f"so: ![x](attachment:{name}) and ![y](attachment:d.png)", {"d.png", "über.png"}
+    )
+    assert page_of(text).count("<img") == 1
+
+
+@pytest.mark.parametrize("fence", ["```", "~~~~", "   ``` \t", "```\xa0", "> ```"])
+def test_a_diagram_is_shown_as_its_text(fence: str) -> None:
+    text = f"{fence}mermaid\ngraph TD; A[\"&lt;img src='/hub/logout'&gt;\"]\n{fence.rstrip()}\n"
+    assert 'class="mermaid"' not in page_of(module.safe_markdown(text))
+
+
+def test_long_markdown_takes_no_long_time() -> None:
+    start = time.process_time()
+    for piece in (
+        "![",
+        "![a](attachment:",
+        "![a](attachment:" + "b" * 1000,
+        "`",
+        "` ",
+        "](",
+        "!",
+        "<",
+        "[a]:\n",
+    ):
+        module.safe_markdown(piece * (10**6 // len(piece)))
+    assert time.process_time() - start < 10
+
+
+def test_a_line_is_one_and_moves_nothing() -> None:
+    assert safe_line("!cat \x1b]0;pwned\x07\x1b[2J\x9b1A all\r\nfine\x00\b") == "!cat ]0;pwned[2J1A all  fine"
+    assert safe_line("x = /etc/\ud800 and l\udcf6sung") == "x = /etc/? and l?sung"
+    assert safe_line("exe.\u202egpj") == "exe.gpj"
+    assert safe_line("Zoë [/b] 陈: naïve") == "Zoë [/b] 陈: naïve"
+    assert len(safe_line("x" * 10**7)) == module.MOST_LINE
+    assert safe_line("x" * 10**7).endswith("...")
+
+
+def test_of_many_lines_both_ends_are_told() -> None:
+    assert few(["a"] * module.MOST_NOTES) == ["a"] * module.MOST_NOTES
+    lines = few([f"note {n}" for n in range(5000)])
+    assert (lines[0], lines[10], lines[-1]) == ("note 0", "... and 4,980 more ...", "note 4999")
+    assert len(lines) == module.MOST_NOTES + 1
+    assert few([]) == []

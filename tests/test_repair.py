@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import difflib
 import io
 import json
 import zipfile
@@ -16,7 +18,7 @@ pytest.importorskip("nbformat")
 
 from labkit.grading.intake import take_in
 from labkit.grading.reading import Unreadable, read_notebook
-from labkit.grading.repair import grade_id_of, repair
+from labkit.grading.repair import defined_names, grade_id_of, repair
 from labkit.grading.submission import read_submission
 from tests.conftest import REPOSITORY
 
@@ -235,6 +237,154 @@ def test_nothing_is_invented_for_an_answer_that_is_not_there() -> None:
     assert cell(mended.notebook, "sparsity_at").source == cell(released(), "sparsity_at").source
     assert cell(mended.notebook, "q_schedule").source == cell(released(), "q_schedule").source
     assert {"sparsity_at was missing: put back", "q_schedule was missing: put back"} <= set(mended.notes)
+
+
+# words in a cell of one's own
+def unanswered() -> NotebookNode:
+    nb = answered()
+    cell(nb, "q_schedule").source = cell(released(), "q_schedule").source
+    return nb
+
+
+def note(source: str, name: str = "own", **parts: object) -> NotebookNode:
+    return nbformat.v4.new_markdown_cell(source, id=name, **parts)
+
+
+BESIDE = "the answer q_schedule stood in a cell of its own beside the one for it"
+
+
+@pytest.mark.parametrize("stub", [None, "", " \n"])
+@pytest.mark.parametrize("place", ["below", "above"])
+def test_words_beside_an_untouched_stub_are_the_answer(place: str, stub: str | None) -> None:
+    nb = unanswered()
+    if stub is not None:
+        cell(nb, "q_schedule").source = stub
+    nb.cells.insert(at(nb, "q_schedule") + (place == "below"), note(WORDS))
+    mended = repair(nb, released())
+    assert mended.notes == [BESIDE]
+    assert cell(mended.notebook, "q_schedule").source == WORDS
+    assert len(mended.notebook.cells) == len(released().cells)
+    again = repair(mended.notebook, released())
+    assert again.notes == [] and again.notebook.cells == mended.notebook.cells
+
+
+def test_words_in_several_cells_are_one_answer_with_its_pictures() -> None:
+    nb = unanswered()
+    picture = {"image/png": "iVBORw0KGgo="}
+    where = at(nb, "q_schedule")
+    nb.cells.insert(where + 1, note("Two", "two", attachments={"b.png": picture}))
+    nb.cells.insert(where + 2, note("", "blank"))
+    nb.cells.insert(where + 3, note("Three", "three"))
+    nb.cells.insert(where, note("One", "one", attachments={"a.png": picture}))
+    answer = cell(repair(nb, released()).notebook, "q_schedule")
+    assert answer.source == "One\n\nTwo\n\nThree"
+    assert answer.attachments == {"a.png": picture, "b.png": picture}
+
+
+def test_a_written_answer_takes_no_cell_beside_it() -> None:
+    nb = answered()
+    nb.cells.insert(at(nb, "q_schedule") + 1, note("By the way"))
+    mended = repair(nb, released())
+    assert mended.notes == [] and mended.notebook.cells == nb.cells
+
+
+def heading_edited(nb: NotebookNode) -> None:
+    below = nb.cells[at(nb, "q_schedule") + 1]
+    below.id, below.source = "new", below.source + "\n\nI read this."
+
+
+def heading_replaced(nb: NotebookNode) -> None:
+    """With the id that it had."""
+    nb.cells[at(nb, "q_schedule") + 1].source = "Done with this one!"
+
+
+def question_edited(nb: NotebookNode) -> None:
+    above = nb.cells[at(nb, "q_schedule") - 1]
+    above.id, above.source = "new", above.source.replace("Question", "My question")
+
+
+def under_other_text(nb: NotebookNode) -> None:
+    """The question is gone: what stands above the stub may be about anything."""
+    nb.cells[at(nb, "q_schedule") - 1] = note("I have pruned for three hours.")
+
+
+def code_between(nb: NotebookNode) -> None:
+    nb.cells[at(nb, "q_schedule") + 1 : at(nb, "q_schedule") + 1] = [own("1 + 1"), note("Two", "two")]
+
+
+def before_another_answer(nb: NotebookNode) -> None:
+    nb.cells.insert(at(nb, "iterative_prune"), nb.cells.pop(at(nb, "q_schedule")))
+    nb.cells.insert(at(nb, "iterative_prune"), note("Here I walk."))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        heading_edited,
+        heading_replaced,
+        question_edited,
+        under_other_text,
+        code_between,
+        before_another_answer,
+    ],
+    ids=lambda change: change.__name__,
+)
+def test_other_text_beside_a_stub_is_no_answer(change: Change) -> None:
+    nb = unanswered()
+    change(nb)
+    mended = repair(nb, released())
+    assert BESIDE not in mended.notes
+    assert cell(mended.notebook, "q_schedule").source == cell(released(), "q_schedule").source
+
+
+# what mending costs
+def test_each_cell_is_parsed_a_few_times_however_many_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    def work(parts: int) -> int:
+        """Characters that are parsed while an answer in many parts is mended, and one that is nowhere."""
+        nb = answered()
+        cell(nb, "iterative_prune").source = cell(released(), "iterative_prune").source
+        for n in range(parts):
+            nb.cells.insert(at(nb, "sparsity_at") + 1, own("    x = 1", f"part-{n}"))
+            nb.cells.append(own("def helper(): pass", f"own-{n}"))
+        parsed.clear()
+        repair(nb, released())
+        return sum(parsed)
+
+    parsed: list[int] = []
+    parse = ast.parse
+    monkeypatch.setattr(ast, "parse", lambda source: (parsed.append(len(source)), parse(source))[1])
+    assert work(400) < 2.2 * work(200)
+    assert work(400) < 400 * 100 + 50_000
+
+
+def test_an_answer_in_many_parts_is_said_to_be_split_once() -> None:
+    nb = answered()
+    for n in range(5):
+        nb.cells.insert(at(nb, "sparsity_at") + 1, own("    x = 1", f"part-{n}"))
+    mended = repair(nb, released())
+    assert mended.notes == ["the answer sparsity_at was split: put together again"]
+    assert cell(mended.notebook, "sparsity_at").source == RAMP + "\n    x = 1" * 5
+
+
+def test_a_cell_of_endless_lines_is_not_compared_line_by_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[int] = []
+    matcher = difflib.SequenceMatcher
+    monkeypatch.setattr(
+        difflib, "SequenceMatcher", lambda _, a, b: compared.append(len(a)) or matcher(None, a, b)
+    )
+    nb = released("04_global_pruning")
+    experiments = [each.source for each in nb.cells if "experiment" in each.metadata.get("tags", [])]
+    nb.cells.append(own("\n".join(experiments * 100)))
+    nb.cells.append(own(experiments[0] + "\nprint(1)", "touched"))
+    mended = repair(nb, released("04_global_pruning"))
+    assert max(compared) < 200
+    tags = {each.id: each.metadata.get("tags") for each in mended.notebook.cells}
+    assert (tags["own"], tags["touched"]) == (None, ["experiment"])
+
+
+def test_a_cell_too_long_to_parse_defines_nothing() -> None:
+    assert defined_names("def f(): pass\n" + "x\n" * 40_000) == {"f"}
+    assert defined_names("def f(): pass\n" + "x\n" * 60_000) == set()
 
 
 # files

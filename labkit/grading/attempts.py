@@ -9,6 +9,15 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator, Mapping
+from itertools import islice
+
+from labkit.grading.outputs import plain_text
+
+MOST_SAID = 20  # sentences about one notebook
+LONGEST = 200  # characters of a sentence
+MOST_CODE = 100_000  # characters of a cell that is taken apart: about 90 MB of memory
+MOST_IN_ALL = 300_000  # of a notebook; this takes up to four seconds
+MOST_NAMES = 20  # a.b.c has three
 
 # dotted names, as they are called or looked up -> what that means; a name stands for everything below it, too
 SUSPECT = {
@@ -69,33 +78,51 @@ LYING = {
     "__array__", "__torch_function__", "__array_ufunc__", "__array_function__", "__class__", "__reduce__",
     "__reduce_ex__",
 }  # fmt: skip
+DEEPEST = max(name.count(".") + 1 for name in SUSPECT)
 INSIDES = ("__code__", "__globals__", "__closure__", "__subclasses__", "__builtins__", "f_back", "f_globals")
 SYSTEM = re.compile(r"^/(?:proc|etc|usr|root|home|dev|var|sys)(?:/|$)|gradebook\.db|HIDDEN TESTS")
 SECRETS = re.compile(
     r"^/(?!content/|tmp/)|\.\./|gradebook|HIDDEN TESTS|/proc/|\.ipynb$|autograded|submitted/"
 )
 OPENERS = ("open", "Path", "pathlib.Path", "io.open", "os.open", "np.load", "torch.load", "json.load")
-PROGRAM = re.compile(r"^\s*(?:!|%%?(?:bash|sh|script|system|sx)\b)\s*(?P<what>.*)", re.MULTILINE)
+# blanks of its own line only: `\s*` would look through a run of empty lines again from each of them
+PROGRAM = re.compile(r"^[^\S\n]*(?:!|%%?(?:bash|sh|script|system|sx)\b)\s*(?P<what>.*)", re.MULTILINE)
 HARMLESS = re.compile(
     r"^(?:(?:python3?|\S*/python3?|\{sys\.executable\}) -m )?pip\b|^nvidia-smi\b|^(?:ls|pwd|echo)\b|^$"
 )
 
 
 def attempts_in(sources: Mapping[str, str]) -> list[str]:
-    """A sentence for each suspicious thing in the cells. sources: a cell's name -> the student's code."""
+    """A sentence for each suspicious thing in the cells. sources: a cell's name -> the student's code.
+
+    Each is one line without control characters: it is the student who chooses what stands in it.
+    """
     found: dict[str, None] = {}
+    left = MOST_IN_ALL
     for cell, source in sources.items():
-        for what in _in_cell(source):
-            found[f"the cell {cell} {what}"] = None
-    return list(found)
+        apart = len(source) <= min(MOST_CODE, left)
+        left -= len(source) if apart else 0
+        for what in _in_cell(source, apart):
+            found[_sentence(f"the cell {cell} {what}")] = None
+    said = list(islice(found, MOST_SAID))
+    return said if len(found) <= MOST_SAID else [*said, f"and {len(found) - MOST_SAID:,} more of such things"]
 
 
-def _in_cell(source: str) -> Iterator[str]:
+def _sentence(text: str) -> str:
+    line = " ".join(plain_text(text[: 2 * LONGEST]).split())
+    return line if len(line) <= LONGEST else line[: LONGEST - 3] + "..."
+
+
+def _in_cell(source: str, apart: bool) -> Iterator[str]:
+    """apart: whether the code is also parsed; else that is said."""
     for match in PROGRAM.finditer(source):
         if not HARMLESS.match(match["what"]):
             yield f"starts another program: {match['what'][:80].strip()}"
     if HOOKS.search(source):
         yield "hooks into how cells are run"
+    if not apart:
+        yield f"was not looked through ({len(source):,} characters): there is too much code"
+        return
     lines = ("" if line.lstrip().startswith(("%", "!", "?")) else line for line in source.splitlines())
     try:
         tree = ast.parse("\n".join(lines))
@@ -119,8 +146,8 @@ def _ordinary(node: ast.AST, imported: Mapping[str, str]) -> Iterator[ast.AST]:
     elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args:
         magic = node.args[0].value if isinstance(node.args[0], ast.Constant) else None
         if node.func.attr == "run_line_magic" and isinstance(magic, str) and MAGICS.fullmatch(magic):
-            yield node.func
-            yield from ast.walk(node.func)
+            # `get_ipython()` below it and no more: in a chain of such calls each would walk all the others
+            yield from islice(ast.walk(node.func), 10)
 
 
 def _imports(tree: ast.Module) -> Iterator[tuple[str, str]]:
@@ -128,15 +155,21 @@ def _imports(tree: ast.Module) -> Iterator[tuple[str, str]]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
-                yield alias.asname or alias.name.partition(".")[0], alias.name if alias.asname else ""
+                # cut, for it is put together anew wherever it is used
+                yield (
+                    alias.asname or alias.name.partition(".")[0],
+                    alias.name[:LONGEST] if alias.asname else "",
+                )
         elif isinstance(node, ast.ImportFrom):
             for alias in node.names:
-                yield alias.asname or alias.name, f"{node.module}.{alias.name}"
+                yield alias.asname or alias.name, f"{node.module}.{alias.name}"[:LONGEST]
 
 
 def _in_node(node: ast.AST, imported: Mapping[str, str]) -> Iterator[str]:
     if isinstance(node, ast.Attribute) and node.attr in INSIDES:
         yield f"looks inside functions ({node.attr})"
+    if isinstance(node, ast.Attribute) and isinstance(_unwound(node)[0], ast.Attribute):
+        yield f"has a name of more than {MOST_NAMES} parts"
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         if SYSTEM.search(node.value):
             yield f"names {node.value[:80]}"
@@ -182,7 +215,7 @@ def _in_call(node: ast.Call, imported: Mapping[str, str]) -> Iterator[str]:
 
 
 def _suspicion(name: str) -> str | None:
-    parts = name.split(".")
+    parts = name.split(".", DEEPEST)[:DEEPEST]
     for length in range(len(parts), 0, -1):
         if (what := SUSPECT.get(".".join(parts[:length]))) is not None:
             return what
@@ -191,9 +224,17 @@ def _suspicion(name: str) -> str | None:
 
 def _dotted(node: ast.AST, imported: Mapping[str, str]) -> str:
     """`a.b.c` as text, with what an import calls otherwise under its own name; empty for anything else."""
-    if isinstance(node, ast.Name):
-        return imported.get(node.id) or node.id
-    if isinstance(node, ast.Attribute):
-        before = _dotted(node.value, imported)
-        return f"{before}.{node.attr}" if before else ""
-    return ""
+    root, names = _unwound(node)
+    return ".".join([imported.get(root.id) or root.id, *names]) if isinstance(root, ast.Name) else ""
+
+
+def _unwound(node: ast.AST) -> tuple[ast.AST, list[str]]:
+    """(what `a`, `f(x)`, ... it is that stands before the dots, the names behind it).
+
+    No more than MOST_NAMES: each part of a chain is looked at, so a long one would cost its square.
+    """
+    names: list[str] = []
+    while isinstance(node, ast.Attribute) and len(names) < MOST_NAMES:
+        names.append(node.attr)
+        node = node.value
+    return node, names[::-1]

@@ -18,7 +18,15 @@ from nbformat import NotebookNode
 from nbgrader.utils import parse_utc
 
 from labkit.files import write_atomically
-from labkit.grading.outputs import Output, safe_attachments, safe_markdown, safe_outputs, stream
+from labkit.grading.outputs import (
+    Budget,
+    Output,
+    few,
+    safe_attachments,
+    safe_markdown,
+    safe_outputs,
+    stream,
+)
 from labkit.grading.repair import EXPERIMENT, grade_id_of
 from labkit.grading.verdicts import Graded, Verdict
 from labkit.outcomes import Outcome
@@ -63,7 +71,7 @@ def autograded(
     verdicts = verdicts_by_grade_id(mended, graded)
     nb: NotebookNode = nbformat.from_dict(mended)
     nb.cells = [cell for cell in nb.cells if cell.id != NOTES_CELL]
-    ran = 0
+    ran, budget = 0, Budget()
     for cell in nb.cells:
         name = grade_id_of(cell)
         known = source.cells.get(name or "")
@@ -71,14 +79,16 @@ def autograded(
             _tidy_own(cell)
         elif known is not None:  # else the source marks it without saying that it is anything
             _restore(cell, known)
-        if cell.cell_type != "code" and not (known is not None and known.locked):
-            cell.source = safe_markdown(cell.source)
         if "attachments" in cell:
             cell.attachments = nbformat.from_dict(safe_attachments(cell.attachments))
+        if cell.cell_type != "code" and not (known is not None and known.locked):
+            cell.source = safe_markdown(cell.source, cell.get("attachments", {}))
         if cell.cell_type == "code":
             kept = name is None and EXPERIMENT in cell.metadata.get("tags", [])
             outputs = cell.outputs if kept else _outputs(cell, graded, verdicts.get(name or ""))
-            cell.outputs = nbformat.from_dict(safe_outputs(outputs))
+            # what a student prints does not use up what the tests say: those are few and the source's
+            shared = None if name in verdicts else budget
+            cell.outputs = nbformat.from_dict(safe_outputs(outputs, shared))
             if not kept:
                 ran += cell.id in graded.outputs
                 cell.execution_count = ran if cell.id in graded.outputs else None
@@ -179,7 +189,7 @@ def _outputs(cell: NotebookNode, graded: Graded, verdict: Verdict | None) -> lis
 
 def _notes_cell(notes: tuple[str, ...]) -> NotebookNode:
     """Says at the head of the notebook what was mended. A file's name in it is the student's choice."""
-    lines = (f"- {html.escape(note)}" for note in notes)
+    lines = (f"- {safe_markdown(html.escape(note))}" for note in few(notes))
     text = "\n".join(["**Before grading, this notebook was mended.**", "", *lines])
     return nbformat.v4.new_markdown_cell(text, id=NOTES_CELL)
 

@@ -30,7 +30,7 @@ from labkit import siblings
 from labkit.check import engine
 from labkit.grading import kernel_calls, sandbox
 from labkit.grading.channel import ChannelError, Malformed, TimedOut
-from labkit.grading.outputs import safe_outputs, safe_text
+from labkit.grading.outputs import Budget, safe_outputs, safe_text
 from labkit.grading.remote import Calls, Lost
 from labkit.grading.sandbox import Limits
 from labkit.grading.student import Student
@@ -74,6 +74,7 @@ class Checker:
     def __init__(self, job: Job, start: Callable[[], Student], limits: Limits) -> None:
         self._job, self._start, self._limits = job, start, limits
         self._outputs: dict[str, list[dict[str, Any]]] = {}
+        self._budget = Budget()
         self._lost: dict[str, tuple[str, str]] = {}  # cell -> (kind, sentence): not run again
         self._attempts: list[str] = []
         self._starts = 0
@@ -166,7 +167,7 @@ class Checker:
                 finally:
                     self._own_seconds -= (time.monotonic() - begin) * (cell.kind == "own")
                 if record and cell.id not in self._outputs:
-                    self._outputs[cell.id] = safe_outputs(header.get("outputs"))
+                    self._outputs[cell.id] = safe_outputs(header.get("outputs"), self._budget)
             cell = None
             student.control.send({"op": "done"}, (), deadline)
         except ChannelError as error:

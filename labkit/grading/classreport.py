@@ -1,6 +1,7 @@
 """The instructor's page about a class: how the grades lie, which checks are hard, what had to be mended.
 
-Made from the gradebook, the autograded notebooks and the records of grading; nothing is run.
+Made from the gradebook, the autograded notebooks and the records of grading; nothing is run. Names and
+notes in it are the students' to choose: each comes as one line of plain text, and the page loads nothing.
 """
 
 from __future__ import annotations
@@ -11,14 +12,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import nbformat
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 from nbformat import NotebookNode
 
 from labkit.errors import LabError
 from labkit.files import write_atomically
 from labkit.grading.autograded import read_autograded
 from labkit.grading.exports import Grades, read_grades
+from labkit.grading.feedback import style, templates
 from labkit.grading.likeness import Pair, suspicious_pairs
+from labkit.grading.outputs import few, safe_line
 from labkit.grading.repair import grade_id_of
 from labkit.grading.unchanged import Record, Records
 from labkit.grading.verdicts import Verdict
@@ -189,13 +192,7 @@ def render(
     assignment: str, grades: Sequence[Grades], class_: Sequence[HandedIn], pairs: Sequence[Pair]
 ) -> str:
     """The page."""
-    environment = Environment(
-        loader=PackageLoader("labkit.grading"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates().overlay(finalize=_safe)
     totals = [one.score for one in grades]
     return environment.get_template("class_report.html.j2").render(
         assignment=assignment,
@@ -208,10 +205,16 @@ def render(
         checks=check_figures(grades),
         sentences=sentence_figures(class_, grades),
         slowest=slowest(class_),
-        suspicious=[one for one in class_ if one.attempts],
-        mended=[one for one in class_ if one.notes],
+        suspicious=[(one.student, few(one.attempts)) for one in class_ if one.attempts],
+        mended=[(one.student, few(one.notes)) for one in class_ if one.notes],
         pairs=pairs,
+        **style("class_report.css"),
     )
+
+
+def _safe(value: object) -> object:
+    """What the template is about to write."""
+    return safe_line(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _correlation(pairs: Sequence[tuple[float, float]]) -> float | None:

@@ -94,16 +94,19 @@ def release(
     if check:
         found = release.differences(course, assignment)
         for line in found:
-            console.print(line)
+            tables.print_line(console, line)
         if found:
-            console.print(
-                f"{len(found)} files differ: run `labkit release {assignment}` and commit what it writes"
+            tables.print_line(
+                console,
+                f"{len(found)} files differ: run `labkit release {assignment}` and commit what it writes",
             )
             raise typer.Exit(1)
-        console.print(f"{tables.shown(course / 'release' / assignment)} is what the source generates")
+        where = tables.shown(course / "release" / assignment)
+        tables.print_line(console, f"{where} is what the source generates")
     else:
         written = release.release(course, assignment)
-        console.print(f"{len(written)} notebooks written to {tables.shown(course / 'release' / assignment)}")
+        where = tables.shown(course / "release" / assignment)
+        tables.print_line(console, f"{len(written)} notebooks written to {where}")
     if score:
         settings.source_notebooks(course, assignment)
         runs = reference.run_notebooks(course / "source" / assignment, jobs)
@@ -121,17 +124,18 @@ def collect_command(
     from rich.console import Console
 
     from labkit.grading.collect import collect
-    from labkit.grading.tables import shown
+    from labkit.grading.outputs import few
+    from labkit.grading.tables import print_line, shown
 
     console = Console(highlight=False)
     course = _course(course)
     found = collect(download, course, assignment)
-    for line in found.left_out:
-        console.print(f"left out: {line}")
+    for line in few(found.left_out, most=200):  # of the whole class
+        print_line(console, f"left out: {line}")
     for word in ("new", "replaced", "unchanged"):
         console.print(f"{len(getattr(found, word)):5} {word}")
     where = shown(course / "submitted")
-    console.print(f"read as {found.platform}; sorted into {where}/<student>/{assignment}")
+    print_line(console, f"read as {found.platform}; sorted into {where}/<student>/{assignment}")
 
 
 def grade(
@@ -186,6 +190,7 @@ def _grade(
         from rich.progress import Progress
 
         from labkit.grading.grade import Options, grade_class, submissions
+        from labkit.grading.tables import print_line
 
         progress = stack.enter_context(Progress(console=console, transient=True))
         total = 1 if options.get("student") else len(submissions(course, assignment))
@@ -195,7 +200,7 @@ def _grade(
             assignment,
             Options(cluster=cluster, **options),
             done=lambda name: progress.advance(bar),
-            say=progress.console.print,
+            say=lambda line: print_line(progress.console, line),
             engine=engine,
         )
 

@@ -9,27 +9,36 @@ when they are graded.
 
 from __future__ import annotations
 
+import errno
+import io
 import re
 import shutil
 import tempfile
 import unicodedata
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import count
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from labkit.errors import LabError
-from labkit.grading.intake import MOST_BYTES, UNPACKING_FAILS, skipped
+from labkit.grading.intake import (
+    LEFT_OUT,
+    MOST_BYTES,
+    MOST_FILES,
+    UNPACKING_FAILS,
+    in_steps,
+    open_member,
+    printable,
+    reason,
+    skipped,
+)
+from labkit.grading.platforms import GRADESCOPE_LIST, Open, Owned, is_kind, platform_of
 from labkit.notebooks import RECEIPT
 
-MOST_FILES = 20_000  # of a whole download
-KINDS = (".ipynb", ".zip")
-
-CANVAS = re.compile(r"(?P<who>[^_/]+)_(?:LATE_)?(?P<id>\d+)_\d+_(?P<file>[^/]+)")
-MOODLE = re.compile(r"(?P<who>[^/]+)_(?P<id>\d+)_assignsubmission_file_?/?(?P<file>.+)")
-GRADESCOPE = re.compile(r"(?:[^/]+/)?(?P<id>submission_\d+)/(?P<file>.+)")
-GRADESCOPE_LIST = "submission_metadata.yml"
+MOST_OF_ONE = MOST_FILES + 1  # files of a student: one more than grading opens, so that it says so
+NAME_BYTES, FOLDERS_DEEP = 120, 8  # of a file's place; systems take names of 255 bytes
 
 
 @dataclass
@@ -43,9 +52,6 @@ class Collected:
     left_out: list[str] = field(default_factory=list)
 
 
-Open = Callable[[], bytes]
-
-
 def collect(download: Path, course: Path, assignment: str) -> Collected:
     """Sort a zip or a folder into the course. A student's earlier files are replaced as a whole.
 
@@ -53,153 +59,203 @@ def collect(download: Path, course: Path, assignment: str) -> Collected:
     """
     if not download.exists():
         raise LabError(f"there is no {download}: name the zip that the platform gave you, or a folder.")
+    files, twice = _by_place(_in_zip(download) if download.is_file() else _in_folder(download))
+    if RECEIPT in files and download.is_file():  # what `labkit submit` made: one student's, by its name
+        files = {download.name: partial(io.FileIO, download)}
+    platform, owner_of = platform_of(files)
+    collected = Collected(platform, left_out=twice)
     with tempfile.TemporaryDirectory(prefix="labkit-collect-") as scratch:
-        files = dict(_in_zip(download) if download.is_file() else _in_folder(download))
-        if RECEIPT in files and download.is_file():  # what `labkit submit` made: one student's, by its name
-            files = {download.name: download.read_bytes}
-        platform, sorter = _platform(files)
-        collected, owners = Collected(platform), dict[str, str]()
-        for where, read in files.items():
-            if PurePosixPath(where).suffix.lower() not in KINDS:
-                continue
-            found = sorter(where)
-            if found is None:
-                collected.left_out.append(f"{where}: nobody's")
-                continue
+        sorting = _Sorting(Path(scratch), collected.left_out)
+        for where in filter(is_kind, files):
+            sorting.take(where, owner_of(where), files[where])
+        sorting.tell_students()
+        if not sorting.students:
+            raise LabError(f"no notebook and no zip of a student was found in {download}.")
+        for student in sorted(sorting.students):
             try:
-                data = read()
-            except UNPACKING_FAILS as error:
-                collected.left_out.append(f"{where}: cannot be read ({error})")
-                continue
-            if len(data) > MOST_BYTES:
-                collected.left_out.append(f"{where}: larger than {MOST_BYTES >> 20} MB")
-                continue
-            student, name = _safe(found[0]), found[1]
-            if owners.setdefault(student, found[0]) != found[0]:
-                collected.left_out.append(f"{where}: {student} is already {owners[student]}'s folder")
-                continue
-            path = Path(scratch) / student / _safe_path(name)
+                state = _put(Path(scratch) / student, course / "submitted" / student / assignment)
+            except OSError as error:
+                _expect_room(error)
+                collected.left_out.append(f"{student}: cannot be put into its place ({reason(error)})")
+            else:
+                getattr(collected, state).append(student)
+    return collected
+
+
+class _Sorting:
+    """Files on their way into a folder for each student. Nothing that one student hands in stops it."""
+
+    def __init__(self, folder: Path, left_out: list[str]) -> None:
+        self._folder, self._left_out = folder, left_out
+        self.students: set[str] = set()  # of whom at least one file was taken
+        self._places: dict[str, _Places] = {}
+        self._owners: dict[str, str] = {}  # a folder's name, in small letters -> whose it is
+        self._missed: dict[str, list[str]] = {}
+
+    def take(self, where: str, owned: Owned | None, opening: Open) -> None:
+        """Put a file into its student's folder, or say why not."""
+        if owned is None:
+            self._left_out.append(f"{printable(where)}: nobody's")
+            return
+        student = _safe(owned.student)
+        # for Windows and macOS, Ada's folder and ada's are one
+        owner = self._owners.setdefault(student.casefold(), owned.source)
+        if owner != owned.source:
+            self._left_out.append(f"{printable(where)}: {student} is already {printable(owner)}'s folder")
+            return
+        places = self._places.setdefault(student, _Places())
+        places.files += 1
+        if places.files > MOST_OF_ONE:
+            why = f"more than {MOST_FILES} files of one student" if places.files == MOST_OF_ONE + 1 else ""
+        else:
+            why = self._copy(student, places.place(_safe_parts(owned.name)), opening)
+        if why:
+            self._left_out.append(f"{printable(where)}: {why}")
+            self._missed.setdefault(student, []).append(f"{printable(owned.name)} was not collected: {why}")
+
+    def tell_students(self) -> None:
+        """Write what was left out beside what was taken: grading must not take it for missing."""
+        for student in self.students & self._missed.keys():
+            text = "".join(f"{line}\n" for line in self._missed[student])
+            (self._folder / student / LEFT_OUT).write_text(text, encoding="utf-8")
+
+    def _copy(self, student: str, place: Path, opening: Open) -> str:
+        """Why it could not be done; empty if it was."""
+        try:
+            with opening() as stream:
+                data = b"".join(in_steps(stream, MOST_BYTES + 1))
+        except UNPACKING_FAILS as error:
+            return f"cannot be read ({reason(error)})"
+        if len(data) > MOST_BYTES:
+            return f"larger than {MOST_BYTES >> 20} MB"
+        path = self._folder / student / place
+        try:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
-        students = sorted(path.name for path in Path(scratch).iterdir())
-        if not students:
-            raise LabError(f"no notebook and no zip of a student was found in {download}.")
-        for student in students:
-            state = _put(Path(scratch) / student, course / "submitted" / student / assignment)
-            getattr(collected, state).append(student)
-    return collected
+        except OSError as error:
+            _expect_room(error)
+            return f"cannot be written ({reason(error)})"
+        self.students.add(student)
+        return ""
+
+
+@dataclass
+class _Places:
+    """What is in a student's folder. taken: names in small letters, and whether that is a folder."""
+
+    files: int = 0
+    taken: dict[str, bool] = field(default_factory=dict)
+
+    def place(self, parts: list[str]) -> Path:
+        """Where a file can lie: of names that have become the same, the later ones get a number."""
+        path = Path()
+        for depth, part in enumerate(parts, 1):
+            path /= self._free(path, part, is_folder=depth < len(parts))
+        return path
+
+    def _free(self, folder: Path, part: str, is_folder: bool) -> str:
+        suffix = PurePosixPath(part).suffix
+        for number in count(1):
+            name = part if number == 1 else f"{part.removesuffix(suffix)}-{number}{suffix}"
+            key = (folder / name).as_posix().casefold()  # as Windows and macOS compare names
+            if key not in self.taken or (is_folder and self.taken[key]):
+                self.taken[key] = is_folder
+                return name
+        raise AssertionError("count() has no end")
+
+
+def _by_place(found: Iterator[tuple[str, Open]]) -> tuple[dict[str, Open], list[str]]:
+    """The files by where they lie, and a line for each whose place was taken."""
+    files: dict[str, Open] = {}
+    twice = []
+    for where, opening in found:
+        if where in files:
+            twice.append(f"{printable(where)}: is there twice, and the first one counts")
+        files.setdefault(where, opening)
+    return files, twice
 
 
 def _in_zip(path: Path) -> Iterator[tuple[str, Open]]:
     try:
         archive = zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, OSError) as error:
-        raise LabError(f"{path} is no zip that can be opened ({error}).") from None
-    members = [member for member in archive.infolist() if not member.is_dir()]
-    if len(members) > MOST_FILES:
-        raise LabError(f"{path} holds {len(members):,} files; {MOST_FILES:,} are the most that are taken.")
-    for member in members:
-        if not skipped(member.filename):
-
-            def read(member: zipfile.ZipInfo = member) -> bytes:
-                with archive.open(member) as packed:
-                    return packed.read(MOST_BYTES + 1)  # the header's size is only a claim
-
-            yield member.filename.replace("\\", "/"), read
+    except UNPACKING_FAILS as error:
+        raise LabError(f"{path} is no zip that can be opened ({reason(error)}).") from None
+    for member in archive.infolist():
+        if not member.is_dir() and _matters(member.filename):
+            yield member.filename.replace("\\", "/"), partial(open_member, archive, member)
 
 
 def _in_folder(folder: Path) -> Iterator[tuple[str, Open]]:
     for path in sorted(folder.rglob("*")):
         where = path.relative_to(folder).as_posix()
-        if path.is_file() and not path.is_symlink() and not skipped(where):
-            yield where, path.read_bytes
+        if path.is_file() and not path.is_symlink() and _matters(where):
+            yield where, partial(io.FileIO, path)
 
 
-Sorter = Callable[[str], "tuple[str, str] | None"]
-
-
-def _platform(files: dict[str, Open]) -> tuple[str, Sorter]:
-    """Whose download it is, and the function that tells a file's student and name."""
-    listing = next((where for where in files if PurePosixPath(where).name == GRADESCOPE_LIST), None)
-    if listing is not None:
-        students = _gradescope_students(files[listing]())
-        return "Gradescope", lambda where: _by(GRADESCOPE, where, lambda match: students.get(match["id"]))
-    kind = [where for where in files if where.lower().endswith(KINDS)]
-    for platform, pattern in (("Moodle", MOODLE), ("Canvas", CANVAS)):
-        if kind and sum(pattern.fullmatch(where) is not None for where in kind) > len(kind) / 2:
-            return platform, lambda where, pattern=pattern: _by(
-                pattern, where, lambda match: f"{match['who']}_{match['id']}"
-            )
-    return "folders", _by_folder
-
-
-def _by(
-    pattern: re.Pattern[str], where: str, who: Callable[[re.Match[str]], str | None]
-) -> tuple[str, str] | None:
-    match = pattern.fullmatch(where)
-    student = who(match) if match is not None else None
-    return (student, match["file"]) if match is not None and student else None
-
-
-def _by_folder(where: str) -> tuple[str, str] | None:
-    """`jane/lab/01.ipynb` and `jane.zip` are Jane's; a notebook beside them is nobody's."""
-    parts = PurePosixPath(where).parts
-    if len(parts) > 1:
-        return parts[0], "/".join(parts[1:])
-    path = PurePosixPath(where)
-    return (path.stem, path.name) if path.suffix.lower() == ".zip" else None
-
-
-def _gradescope_students(data: bytes) -> dict[str, str]:
-    """`submission_1234` -> the student, by number if Gradescope knows one, else by address, else by name."""
-    import yaml  # comes with nbgrader
-
-    try:
-        content: Any = yaml.safe_load(data)
-        found = {}
-        for submission, about in content.items():
-            people = about[":submitters"]
-            # a group hands in one submission; it is graded under its first name
-            person = people[0]
-            who = person.get(":sid") or person.get(":email") or person.get(":name")
-            found[str(submission)] = f"{who}"
-        return found
-    except (yaml.YAMLError, AttributeError, KeyError, IndexError, TypeError) as error:
-        raise LabError(
-            f"{GRADESCOPE_LIST} is not as Gradescope writes it ({type(error).__name__}: {error})."
-        ) from None
+def _matters(where: str) -> bool:
+    return (is_kind(where) or where.endswith((GRADESCOPE_LIST, RECEIPT))) and not skipped(where)
 
 
 def _safe(name: str) -> str:
     """A student's name as one folder's name, the same on every system."""
     plain = unicodedata.normalize("NFC", name).strip()
-    return re.sub(r"[^\w.@-]+", "-", plain).strip(".-")[:100] or "unnamed"
+    plain = re.sub(r"[^\w.@-]+", "-", plain).strip(".-")
+    number = re.search(r"(_\d{1,20})?$", plain)  # what tells two students of one name apart
+    return _cut(plain, number[0] if number else "").strip(".-") or "unnamed"
 
 
-def _safe_path(where: str) -> Path:
-    """A file's place in its student's folder; `..` and roots lead nowhere."""
-    parts = [re.sub(r"[^\w.() @-]+", "-", part) for part in PurePosixPath(where).parts]
-    return Path(*[part[-120:] for part in parts if part not in ("/", ".", "..", "-")] or ["file"])
+def _safe_parts(where: str) -> list[str]:
+    """A file's place in its student's folder, part by part; `..` and roots lead nowhere."""
+    plain = unicodedata.normalize("NFC", where)
+    parts = [re.sub(r"[^\w.() @-]+", "-", part).rstrip(" .") for part in PurePosixPath(plain).parts]
+    *folders, file = [part for part in parts if part not in ("", "-")] or ["file"]
+    return [*map(_cut, folders[-FOLDERS_DEEP:]), _cut(file, PurePosixPath(file).suffix)]
+
+
+def _cut(name: str, suffix: str = "") -> str:
+    """At most NAME_BYTES: the beginning, and the suffix. In bytes, because that is what systems count."""
+    head = name.removesuffix(suffix).encode()[: NAME_BYTES - len(suffix.encode())]
+    return head.decode(errors="ignore") + suffix
+
+
+def _expect_room(error: OSError) -> None:
+    """Raise LabError if the disk is full: that is no file's own fault, and nothing is to be lost by it."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        raise LabError(f"there is no room left to write to ({reason(error)}).") from None
 
 
 def _contents(folder: Path) -> dict[str, bytes]:
-    """What was handed in; not what others have put beside it."""
+    """What was handed in, and what of it was left out; not what others have put beside it."""
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in folder.rglob("*")
-        if path.suffix.lower() in KINDS and path.is_file()
+        if (is_kind(path.name) or path.name == LEFT_OUT) and path.is_file()
     }
 
 
 def _put(new: Path, target: Path) -> str:
-    """Move a student's files into place, whole or not at all; `new`, `replaced` or `unchanged`."""
+    """Move a student's files into place, whole or not at all; `new`, `replaced` or `unchanged`.
+
+    Whenever this is interrupted, the old files or the new ones are there; `.<assignment>.old` are the old
+    ones of a run that was killed between its two renames, and the next run puts them back.
+    """
+    old, fresh = (target.with_name(f".{target.name}.{word}") for word in ("old", "new"))
+    if old.exists() and not target.exists():
+        old.rename(target)
     there = target.exists()
     if there and _contents(new) == _contents(target):
         return "unchanged"
+    for rest in (old, fresh):
+        shutil.rmtree(rest, ignore_errors=True)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as aside:
-        shutil.copytree(new, Path(aside) / "new")
+    try:
+        shutil.copytree(new, fresh)
         if there:
-            target.rename(Path(aside) / "old")
-        (Path(aside) / "new").rename(target)
+            target.rename(old)
+        fresh.rename(target)
+    finally:
+        if old.exists() and not target.exists():
+            old.rename(target)
+        for rest in (old, fresh):
+            shutil.rmtree(rest, ignore_errors=True)
     return "replaced" if there else "new"

@@ -24,7 +24,7 @@ from labkit.grading.reference import Run, run_notebooks
 from labkit.grading.release import release
 from labkit.grading.samples import make_class
 from labkit.grading.settings import source_notebooks
-from labkit.grading.tables import print_class, runs_table, shown
+from labkit.grading.tables import print_class, print_line, runs_table, shown
 
 MARK = ".labkit-demo"  # in a folder that we made, and may empty again
 
@@ -42,7 +42,7 @@ def demo(course: Path, folder: Path, assignment: str = "compression", jobs: int 
         released = release(folder / "course", assignment)
     with _step(console, "the reference solution of every notebook, experiments too"):
         runs = run_notebooks(
-            folder / "course" / "source" / assignment, jobs, lambda run: console.print(_line(run))
+            folder / "course" / "source" / assignment, jobs, lambda run: print_line(console, _line(run))
         )
         pictures = sum(_save(run, folder) for run in runs)
     console.print(runs_table(runs))
@@ -54,13 +54,13 @@ def demo(course: Path, folder: Path, assignment: str = "compression", jobs: int 
             folder / "course",
             assignment,
             Options(jobs),
-            done=lambda name: console.print(f"  {name} is graded"),
-            say=console.print,
+            done=lambda name: print_line(console, f"  {name} is graded"),
+            say=lambda line: print_line(console, line),
         )
     print_class(console, folder / "course", assignment, results)
-    console.print(f"released notebooks  {shown(released[0].parent)}")
-    console.print(f"reference pages     {shown(folder)}/reference/*.html")
-    console.print(f"pictures            {shown(folder)}/pictures/*.png ({pictures})")
+    print_line(console, f"released notebooks  {shown(released[0].parent)}")
+    print_line(console, f"reference pages     {shown(folder)}/reference/*.html")
+    print_line(console, f"pictures            {shown(folder)}/pictures/*.png ({pictures})")
     console.print(f"{len(students)} students graded, {time.perf_counter() - start:.0f} s in all")
     if short := [run for run in runs if run.trouble or run.points < run.possible]:
         lines = [f"{run.name}: {run.points:g}/{run.possible:g} {run.trouble or ''}" for run in short]

@@ -18,6 +18,7 @@ from typing import Any
 from nbgrader.api import Gradebook
 
 from labkit.files import write_atomically
+from labkit.grading.outputs import safe_text
 from labkit.grading.settings import course_directory
 
 FROM_PLATFORM = re.compile(r"(?P<who>.+)_(?P<id>\d+)")  # the names that `labkit collect` gives
@@ -162,10 +163,14 @@ def _csv(rows: Sequence[Sequence[object]]) -> str:
 
 def _plain(cell: object) -> object:
     """A name that a spreadsheet would take for a formula is quoted as text (CSV injection)."""
-    return f"'{cell}" if isinstance(cell, str) and cell[:1] in ("=", "+", "-", "@", "\t", "\r") else cell
+    if not isinstance(cell, str):
+        return cell
+    cell = safe_text(cell)  # first: a control character in front of a formula would hide it from us
+    return f"'{cell}" if cell[:1] in ("=", "+", "-", "@", "\t", "\r", "\n") else cell
 
 
 def _write(path: Path, text: str) -> None:
     # with a byte order mark, without which Excel reads UTF-8 as Latin-1
     encoding = "utf-8-sig" if path.suffix == ".csv" else "utf-8"
-    write_atomically(path, lambda part: part.write_text(text, encoding=encoding))
+    # half of a surrogate pair becomes a question mark
+    write_atomically(path, lambda part: part.write_bytes(text.encode(encoding, "replace")))

@@ -27,7 +27,7 @@ from pygments.lexers import PythonLexer  # type: ignore[import-untyped]
 from labkit.files import write_atomically
 from labkit.grading.autograded import Autograded
 from labkit.grading.gradebook import NO_RESPONSE, CellGrade, NotebookGrades
-from labkit.grading.outputs import MOST_TEXT, PICTURES, plain_text
+from labkit.grading.outputs import MOST_TEXT, PICTURES, few, plain_text, safe_line
 from labkit.grading.repair import EXPERIMENT, grade_id_of
 from labkit.grading.verdicts import Verdict
 from labkit.outcomes import MARKS
@@ -114,13 +114,20 @@ def notebook_page(assignment: str, one: Autograded, grades: NotebookGrades) -> s
     """The page of a graded notebook."""
     sections = _sections(one, grades)
     return _render(
-        "feedback", assignment=assignment, name=one.name, notes=one.notes, grades=grades, sections=sections
+        "feedback",
+        assignment=assignment,
+        name=one.name,
+        notes=few(one.notes),
+        grades=grades,
+        sections=sections,
     )
 
 
 def unreadable_page(assignment: str, name: str, why: str, grades: NotebookGrades) -> str:
     """The page of a notebook of which there is nothing else to show."""
-    return _render("feedback", assignment=assignment, name=name, why=why.rstrip("."), grades=grades)
+    return _render(
+        "feedback", assignment=assignment, name=name, why=safe_line(why).rstrip("."), grades=grades
+    )
 
 
 def index_row(name: str, grades: NotebookGrades, has_page: bool, unreadable: bool) -> Row:
@@ -148,7 +155,9 @@ def index_page(
         "possible": sum(one.possible for one in grades.values()),
         "outstanding": sum(one.outstanding for one in grades.values()),
     }
-    return _render("feedback_index", assignment=assignment, student=student, rows=rows, notes=notes, **totals)
+    return _render(
+        "feedback_index", assignment=assignment, student=student, rows=rows, notes=few(notes), **totals
+    )
 
 
 def coloured(source: str) -> str:
@@ -239,27 +248,29 @@ def _attached(cell: NotebookNode) -> tuple[Shown, ...]:
 
 
 def _render(template: str, **values: object) -> str:
-    environment, css, css_hash = _environment()
     plain: dict[str, object] = {"notes": (), "sections": (), "why": "", "marks": MARKS}
-    page = environment.get_template(f"{template}.html.j2").render(
-        **(plain | values), css=css, css_hash=css_hash
-    )
+    page = templates().get_template(f"{template}.html.j2").render(**(plain | values), **style("feedback.css"))
     return page + "\n"
 
 
 @lru_cache
-def _environment() -> tuple[Environment, Markup, str]:
-    """The templates, and the one style sheet with the hash by which the page's policy allows it."""
-    environment = Environment(
+def templates() -> Environment:
+    """The pages' templates."""
+    return Environment(
         loader=PackageLoader("labkit.grading"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    css = Path(__file__).with_name("templates").joinpath("feedback.css").read_text(encoding="utf-8")
+
+
+@lru_cache
+def style(name: str) -> dict[str, Markup]:
+    """A page's one style sheet, and the hash by which the page's policy allows it."""
+    css = Path(__file__).with_name("templates").joinpath(name).read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
-    return environment, Markup(css), f"sha256-{digest}"  # noqa: S704 (our own file)
+    return {"css": Markup(css), "css_hash": Markup(f"sha256-{digest}")}  # noqa: S704 (our own file)
 
 
 def _write(path: Path, text: str) -> None:

@@ -1,31 +1,41 @@
 """Which of the files that a student handed in is which notebook, wherever it lies and whatever it is called.
 
-Learning platforms and students rename files, put them into folders, and zip folders that hold zips.
+Learning platforms and students rename files, put them into folders, and zip folders that hold zips. What
+cannot be opened is told, so that a human looks for the notebooks that may be in it.
 """
 
 from __future__ import annotations
 
 import io
+import lzma
 import re
+import struct
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 from nbformat import NotebookNode
 
 from labkit.grading.reading import Unreadable, read_notebook
-from labkit.grading.repair import defined_names, grade_id_of
+from labkit.grading.repair import defined_names, grade_id_of, repair
 from labkit.notebooks import called
 
 MOST_BYTES = 64 * 2**20  # of one file, unpacked; a notebook with all its pictures has a few
-MOST_FILES, MOST_TOTAL = 200, 256 * 2**20
+# of a submission, over all its files and zips in zips: what is opened, what is read, and what its zips list
+MOST_FILES, MOST_TOTAL, MOST_ENTRIES = 200, 256 * 2**20, 100_000
+MOST_COPIES = 20  # of a notebook, that are looked into
 ZIPS_DEEP = 3
 SKIPPED = {"__MACOSX", ".ipynb_checkpoints"}
-# damaged, encrypted, packed in a way that Python does not know
+LEFT_OUT = "left_out.txt"  # what `collect` did not take of a student's files, beside those it took
+PACKINGS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
+# damaged, encrypted, packed in a way that Python does not know; sizes and places that are no numbers of bytes
 UNPACKING_FAILS = (
-    zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, OSError, EOFError, ValueError,
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, RuntimeError, NotImplementedError, OSError,
+    EOFError, ValueError, LookupError, OverflowError, MemoryError,
 )  # fmt: skip
 
 
@@ -39,39 +49,59 @@ class File:
 
 @dataclass
 class Intake:
-    """The file for each notebook, and what to say about the files: by notebook, and in general."""
+    """The file for each notebook, and what to say about the files: by notebook, and in general.
+
+    unopened: the phrases of `general` that say what could not be opened, and why. A notebook may be in it.
+    """
 
     files: dict[str, File] = field(default_factory=dict)
     notes: dict[str, list[str]] = field(default_factory=dict)
     general: list[str] = field(default_factory=list)
+    unopened: list[str] = field(default_factory=list)
+
+    def not_opened(self, what: str) -> None:
+        self.general.append(what)
+        self.unopened.append(what)
 
 
 def take_in(folder: Path, released: Mapping[str, NotebookNode]) -> Intake:
     """Find the notebooks of `released` among everything under `folder`."""
     intake = Intake()
     candidates: dict[str, list[tuple[int, File]]] = {}
-    for file in _files(folder, intake.general):
-        name, how = _which(file, released)
+    for file in _Opening(intake).files(folder):
+        try:
+            name, how = _which(file, released)
+        except Unreadable as why:
+            intake.not_opened(f"{printable(file.where)} cannot be read ({printable(str(why))})")
+            continue
         if name is None:
-            intake.general.append(f"{file.where} is none of the notebooks")
+            intake.general.append(f"{printable(file.where)} is none of the notebooks")
         else:
             candidates.setdefault(name, []).append((how, file))
     for name, found in candidates.items():
         # the exact name first, then the least packed, then the alphabet: the same choice each time
         found.sort(key=lambda one: (one[0], one[1].where.count("/"), one[1].where))
-        (how, chosen), others = found[0], found[1:]
+        copies = [file for _, file in found]
+        chosen = copies[0]
+        if len(copies) > 1:
+            # a browser puts `01 (1).ipynb` beside the untouched `01.ipynb`; of equals `min` takes the first
+            chosen = min(copies[:MOST_COPIES], key=lambda file: _emptiness(file.data, released[name]))
         intake.files[name] = chosen
         notes = intake.notes.setdefault(name, [])
         # a zip with the notebooks in it, such as `labkit submit` makes, needs no mending
         if re.fullmatch(rf"([^/]+\.zip/)?{re.escape(name)}\.ipynb", chosen.where) is None:
-            notes.append(f"was handed in as {chosen.where}")
-        notes += [f"{file.where} is another copy and was not graded" for _, file in others]
+            notes.append(f"was handed in as {printable(chosen.where)}")
+        notes += [
+            f"{printable(file.where)} is another copy and was not graded"
+            for file in copies
+            if file is not chosen
+        ]
     return intake
 
 
 def handed_in(folder: Path) -> bool:
     """Whether anything below `folder` could be a notebook."""
-    return any(path.suffix.lower() in (".ipynb", ".zip") for path in folder.rglob("*"))
+    return any(path.name.lower().endswith((".ipynb", ".zip")) for path in folder.rglob("*"))
 
 
 def skipped(where: str) -> bool:
@@ -80,59 +110,127 @@ def skipped(where: str) -> bool:
     return bool(SKIPPED & set(path.parts)) or path.name.startswith("._")
 
 
-def _files(folder: Path, notes: list[str]) -> Iterator[File]:
-    count = total = 0
-    for path in sorted(folder.rglob("*")):
-        where = path.relative_to(folder)
-        # a link could lead to somebody else's work
-        if (
-            path.is_symlink()
-            or not path.is_file()
-            or SKIPPED & set(where.parts)
-            or path.name.startswith("._")
-        ):
-            continue
-        if path.suffix.lower() not in (".ipynb", ".zip"):
-            continue
-        if path.stat().st_size > MOST_BYTES:
-            notes.append(f"{where} is larger than {MOST_BYTES >> 20} MB and was not opened")
-            continue
-        for file in _unpacked(File(where.as_posix(), path.read_bytes()), ZIPS_DEEP, notes):
-            count, total = count + 1, total + len(file.data)
-            if count > MOST_FILES or total > MOST_TOTAL:
-                notes.append(
-                    f"more than {MOST_FILES} files or {MOST_TOTAL >> 20} MB: the rest was not opened"
-                )
-                return
-            yield file
+def printable(text: str, most: int = 300) -> str:
+    """A name as it can be shown and stored: bytes that are no UTF-8 and control characters as escapes."""
+    if len(text) > most:
+        text = f"{text[: most // 2]}...{text[-most // 2 :]}"
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text
+    )
 
 
-def _unpacked(file: File, deep: int, notes: list[str]) -> Iterator[File]:
-    """The notebooks in a zip, and in the zips in it; a notebook is itself."""
-    if not file.where.lower().endswith(".zip"):
-        yield file
-        return
-    if not deep:
-        notes.append(f"{file.where} is packed too deeply and was not opened")
-        return
-    try:
-        with zipfile.ZipFile(io.BytesIO(file.data)) as archive:
-            for member in archive.infolist()[: 10 * MOST_FILES]:
-                if skipped(member.filename) or not member.filename.lower().endswith((".ipynb", ".zip")):
-                    continue
-                where = f"{file.where}/{member.filename}"
-                with archive.open(member) as packed:
-                    data = packed.read(MOST_BYTES + 1)  # the header's size is only a claim
-                if len(data) > MOST_BYTES:
-                    notes.append(f"{where} is larger than {MOST_BYTES >> 20} MB and was not opened")
-                    continue
-                yield from _unpacked(File(where, data), deep - 1, notes)
-    except UNPACKING_FAILS as error:
-        notes.append(f"{file.where} cannot be unpacked ({error})")
+def reason(error: BaseException) -> str:
+    """Why something failed, in a few words."""
+    return printable(str(error)) or type(error).__name__
+
+
+def in_steps(stream: IO[bytes], most: int) -> Iterator[bytes]:
+    """A file's bytes, at most `most` of them.
+
+    In small steps, because of bzip2 and lzma zipfile unpacks as many packed bytes at once as it is asked for.
+    """
+    while most > 0 and (part := stream.read(min(most, 4096))):
+        yield part
+        most -= len(part)
+
+
+def open_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> IO[bytes]:
+    """A file in a zip. It, and reading from it, raises UNPACKING_FAILS."""
+    if member.compress_type not in PACKINGS:  # what a newer Python may know fails with errors of its own
+        raise NotImplementedError("it is packed in a way that is not known here")
+    return archive.open(member)
+
+
+class _Enough(Exception):  # noqa: N818 (it is no error)
+    """The submission has cost what it may."""
+
+
+class _Opening:
+    """Opens a submission's files, and its zips, until that has cost what one submission may cost.
+
+    What counts is what was opened and read, not what came of it: an 80 KB zip can hold 400 zips of 64 MB.
+    """
+
+    def __init__(self, intake: Intake) -> None:
+        self._not_opened = intake.not_opened
+        self._files, self._bytes, self._entries = MOST_FILES, MOST_TOTAL, MOST_ENTRIES
+
+    def files(self, folder: Path) -> Iterator[File]:
+        """Every notebook below `folder`, also from zips, in the order of their names."""
+        self._tell_left_out(folder / LEFT_OUT)
+        try:
+            for path in sorted(folder.rglob("*")):
+                where = path.relative_to(folder).as_posix()
+                # a link could lead to somebody else's work
+                if not path.is_symlink() and path.is_file() and _wanted(where):
+                    yield from self._opened(where, partial(io.FileIO, path), ZIPS_DEEP)
+        except _Enough:
+            self._not_opened(
+                f"more than {MOST_FILES} files or {MOST_TOTAL >> 20} MB: the rest was not opened"
+            )
+
+    def _tell_left_out(self, path: Path) -> None:
+        if path.is_file() and not path.is_symlink():
+            with path.open("rb") as stream:
+                for line in stream.read(2**16).decode("utf-8", "replace").splitlines():
+                    self._not_opened(printable(line))
+
+    def _opened(self, where: str, opening: Callable[[], IO[bytes]], deep: int) -> Iterator[File]:
+        """The notebooks in a zip, and in the zips in it; a notebook is itself."""
+        data = self._read(where, opening)
+        if data is None:
+            return
+        if not where.lower().endswith(".zip"):
+            yield File(where, data)
+            return
+        if not deep:
+            self._not_opened(f"{printable(where)} is packed too deeply and was not opened")
+            return
+        # zipfile makes an object of each entry before one can look at the first: a million in 64 MB
+        self._entries -= data.count(b"PK\x01\x02")
+        if self._entries < 0:
+            raise _Enough
+        try:
+            archive = zipfile.ZipFile(io.BytesIO(data))
+        except UNPACKING_FAILS as error:
+            self._not_opened(f"{printable(where)} cannot be unpacked ({reason(error)})")
+            return
+        for member in archive.infolist():
+            if _wanted(member.filename):
+                opening = partial(open_member, archive, member)
+                yield from self._opened(f"{where}/{member.filename}", opening, deep - 1)
+
+    def _read(self, where: str, opening: Callable[[], IO[bytes]]) -> bytes | None:
+        """A file's bytes; None if that does not work. Raises _Enough when nothing more may be read."""
+        self._files -= 1
+        if self._files < 0:
+            raise _Enough
+        parts: list[bytes] = []
+        try:
+            with opening() as stream:
+                for part in in_steps(stream, MOST_BYTES + 1):
+                    self._bytes -= len(part)
+                    if self._bytes < 0:
+                        raise _Enough
+                    parts.append(part)
+        except UNPACKING_FAILS as error:  # one that is damaged costs only itself
+            self._not_opened(f"{printable(where)} cannot be unpacked ({reason(error)})")
+            return None
+        if sum(map(len, parts)) > MOST_BYTES:
+            self._not_opened(f"{printable(where)} is larger than {MOST_BYTES >> 20} MB and was not opened")
+            return None
+        return b"".join(parts)
+
+
+def _wanted(where: str) -> bool:
+    return where.lower().endswith((".ipynb", ".zip")) and not skipped(where)
 
 
 def _which(file: File, released: Mapping[str, NotebookNode]) -> tuple[str | None, int]:
-    """The notebook that a file is, and how it was told: 0 by its name, 1 by a changed name, 2 by content."""
+    """The notebook that a file is, and how it was told: 0 by its name, 1 by a changed name, 2 by content.
+
+    Raises Unreadable if the name does not tell, and the content cannot be read.
+    """
     stem = Path(file.where).stem
     name = called(stem, released)
     if name is not None:
@@ -142,10 +240,7 @@ def _which(file: File, released: Mapping[str, NotebookNode]) -> tuple[str | None
 
 def _by_content(data: bytes, released: Mapping[str, NotebookNode]) -> str | None:
     """The notebook whose cells, or whose answers' functions, the file shares; None if that is unclear."""
-    try:
-        nb, _ = read_notebook(data)
-    except Unreadable:
-        return None
+    nb, _ = read_notebook(data)
     marks = {name for cell in nb.cells if (name := grade_id_of(cell)) is not None}
     names = {name for cell in nb.cells if cell.cell_type == "code" for name in defined_names(cell.source)}
     scores = {name: _shared(marks, names, known) for name, known in released.items()}
@@ -162,3 +257,16 @@ def _shared(marks: set[str], names: set[str], known: NotebookNode) -> int:
         if name is not None and cell.metadata["nbgrader"].get("solution") and cell.cell_type == "code":
             score += len(names & defined_names(cell.source))
     return score
+
+
+def _emptiness(data: bytes, known: NotebookNode) -> int:
+    """0: something is answered; 1: it cannot be read, so it may be; 2: it is as it was released."""
+    try:
+        nb, _ = read_notebook(data)
+    except Unreadable:
+        return 1
+    mended = {grade_id_of(cell): cell.source.split() for cell in repair(nb, known).notebook.cells}
+    answers = [
+        cell for cell in known.cells if grade_id_of(cell) and cell.metadata["nbgrader"].get("solution")
+    ]
+    return 2 if all(mended.get(grade_id_of(cell)) == cell.source.split() for cell in answers) else 0

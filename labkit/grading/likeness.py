@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 PIECE = 8  # nodes of a syntax tree: about a line of an answer
+MOST_SOURCE = 100_000  # characters; an answer has a few hundred
 LEAST_RARE = 4  # pieces that hardly anybody else has; fewer prove nothing
 
 
@@ -52,27 +53,30 @@ def suspicious_pairs(answers: Mapping[str, str], stub: str, name: str, at_least:
 
 
 def pieces(source: str) -> set[tuple[str, ...]]:
-    """The overlapping pieces of a program's syntax tree; none if it is no Python."""
+    """The overlapping pieces of a program's syntax tree; none if it is no Python, or too long."""
+    if len(source) > MOST_SOURCE:
+        return set()
     lines = ("" if line.lstrip().startswith(("%", "!")) else line for line in source.splitlines())
     try:
-        tree = ast.parse("\n".join(lines))
+        words = list(_words(ast.parse("\n".join(lines))))
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return set()
-    words = list(_words(tree))
     return {tuple(words[i : i + PIECE]) for i in range(len(words) - PIECE + 1)}
 
 
-def _words(node: ast.AST) -> Iterator[str]:
+def _words(tree: ast.AST) -> Iterator[str]:
     """The tree's nodes in order: attributes and numbers by name and value, variables as variables."""
-    if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
-        return  # a docstring
-    word = type(node).__name__
-    if isinstance(node, ast.Attribute):
-        word = f".{node.attr}"
-    elif isinstance(node, ast.Constant) and not isinstance(node.value, str):
-        word = repr(node.value)
-    elif isinstance(node, ast.expr_context):
-        return
-    yield word
-    for child in ast.iter_child_nodes(node):
-        yield from _words(child)
+    waiting = [tree]  # instead of a call in a call: 1 + 1 + ... would go too deep, and hide what was copied
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            continue  # a docstring
+        if isinstance(node, ast.expr_context):
+            continue
+        word = type(node).__name__
+        if isinstance(node, ast.Attribute):
+            word = f".{node.attr}"
+        elif isinstance(node, ast.Constant) and not isinstance(node.value, str):
+            word = repr(node.value)
+        yield word
+        waiting += reversed(list(ast.iter_child_nodes(node)))

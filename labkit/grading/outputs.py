@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 Output = dict[str, Any]
@@ -19,18 +19,28 @@ MOST_TEXT = 100_000  # characters of one cell, all of its outputs together
 MOST_OUTPUTS = 200  # of one cell; prints to the same stream count as one
 MOST_PICTURE = 8 * 2**20  # base64 characters of one cell's pictures, about 6 MB of pixels
 MOST_LINES = 100  # of a traceback
+# of all cells of a notebook together: an honest one stays far below, a loop in a few lines does not
+NOTEBOOK_TEXT, NOTEBOOK_OUTPUTS, NOTEBOOK_PICTURES = 2_000_000, 4000, 16 * 2**20
+MOST_LINE, MOST_NOTES = 500, 20  # characters of what is told of a student in a line; lines about a student
 # each kind of picture, and how its files begin
 PICTURES = {"image/png": b"\x89PNG\r\n\x1a\n", "image/jpeg": b"\xff\xd8\xff"}
 STREAMS = ("stdout", "stderr")
 CUT = f"\n[cut here: there was more than {MOST_TEXT:,} characters of output]\n"
 TOO_MANY = f"\n[cut here: there were more than {MOST_OUTPUTS} outputs]\n"
-NO_PICTURE = "[a picture that is damaged or too large was left out]"
+CUT_ALL = "\n[cut here: the cells of this notebook have too much output together]\n"
+NO_PICTURE = "[a picture was left out: it is damaged, or too large by itself or with the others]"
 NO_TEXT = "[an output that is neither text nor a picture was left out]"
 
 # Everything below a blank that is no white space; backspace and escape, for progress bars and colours, stay.
 _CONTROL = re.compile(r"[\x00-\x07\x0b\x0c\x0e-\x1a\x1c-\x1f\x7f-\x9f]")
 _ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b\n]*(?:\x07|\x1b\\)?|[@-Z\\^_])|\x1b")
+_BREAKS = re.compile("[\t\n\r\u2028\u2029]")
+# left alone, what stands behind an escape could vanish, or a name be shown from right to left
+_MOVES = re.compile("[\x1b\b\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _TAG = re.compile(r"<(?=[A-Za-z/!?])")
+_DIAGRAM = re.compile(r"[`~](?=[^\S\n]*mermaid)", re.I)  # nbconvert gives it to a script, not escaped
+# The name holds only what every reader of Markdown leaves as it is; the text nothing that could end it early.
+_IMAGE = re.compile(r"!\[(?P<text>[\w .,:;()+=#%@/-]*)\]\(attachment:(?P<name>[A-Za-z0-9_.%+~@,=:-]+)\)")
 # MathJax takes these as leave to link somewhere or to restyle the page around the formula
 _LATEX_ACTS = re.compile(
     r"\\(?:href|url|require|style|class|cssId|html|unicode|includegraphics|def|csname|mmlToken)", re.I
@@ -39,9 +49,24 @@ _LATEX_ACTS = re.compile(
 _LINK = re.compile(r"\](?=[(:]\s*(?!(?:https?://|mailto:|attachment:)|\#?[\w./-]*(?:[\s)]|$)))", re.I)
 
 
-def safe_outputs(outputs: object) -> list[Output]:
-    """A cell's outputs in notebook format, whatever came in as such: nothing in them acts when shown."""
-    budget = _Budget()
+class Budget:
+    """How much of a notebook's outputs may still be shown, all of its cells together."""
+
+    def __init__(self) -> None:
+        self.text, self.outputs, self.picture = NOTEBOOK_TEXT, NOTEBOOK_OUTPUTS, NOTEBOOK_PICTURES
+
+    def spend(self, text: int = 0, outputs: int = 0, picture: int = 0) -> None:
+        self.text -= text
+        self.outputs -= outputs
+        self.picture -= picture
+
+
+def safe_outputs(outputs: object, notebook: Budget | None = None) -> list[Output]:
+    """A cell's outputs in notebook format, whatever came in as such: nothing in them acts when shown.
+
+    notebook: what its cells share; it becomes smaller by what is kept here.
+    """
+    budget = _CellBudget(notebook)
     kept: list[Output] = []
     texts: list[list[str]] = []
     for given in outputs if isinstance(outputs, (list, tuple)) else ():
@@ -51,9 +76,10 @@ def safe_outputs(outputs: object) -> list[Output]:
         if kept and "name" in made and made["name"] == kept[-1].get("name"):  # only streams have one
             texts[-1].append(made["text"])
             continue
-        if len(kept) == MOST_OUTPUTS:
-            budget.said = TOO_MANY
+        if budget.outputs <= 0:
+            budget.said = TOO_MANY if len(kept) == MOST_OUTPUTS else CUT_ALL
             break
+        budget.spend(outputs=1)
         kept.append(made)
         texts.append([made.get("text", "")])
     for output, parts in zip(kept, texts, strict=True):
@@ -64,7 +90,7 @@ def safe_outputs(outputs: object) -> list[Output]:
 
 def safe_attachments(attachments: object) -> dict[str, dict[str, str]]:
     """The pictures that were pasted into a text cell; nothing else that lies there."""
-    budget = _Budget()
+    budget = _CellBudget()
     kept = {}
     for name, bundle in attachments.items() if isinstance(attachments, Mapping) else ():
         if isinstance(name, str) and isinstance(bundle, Mapping):
@@ -88,15 +114,39 @@ def safe_text(value: object) -> str:
     return _CONTROL.sub("", value.encode("utf-8", "replace").decode("utf-8"))
 
 
-def safe_markdown(text: str) -> str:
+def safe_line(value: object, most: int = MOST_LINE) -> str:
+    """Text as one line of a terminal or a table: it cannot move the cursor, pose as more lines or go on."""
+    text = safe_text(value[: 100 * most] if isinstance(value, str) else str(value))
+    text = _MOVES.sub("", _BREAKS.sub(" ", text))
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+def few(lines: Sequence[str], most: int = MOST_NOTES) -> list[str]:
+    """What is told of a student, each line safe to show. Of very many the middle is left out and counted."""
+    if len(lines) <= most:
+        return [safe_line(line) for line in lines]
+    half = most // 2  # whether a notebook was graded at all stands at the end
+    ends = [safe_line(line) for line in (*lines[:half], *lines[-half:])]
+    return [*ends[:half], f"... and {len(lines) - 2 * half:,} more ...", *ends[half:]]
+
+
+def safe_markdown(text: str, attached: Collection[str] = ()) -> str:
     """Markdown in which nothing acts: a blank without width after its first character makes it text.
 
-    That is for HTML tags, links to anything but the web, and formulas that link or load. nbgrader's
-    formgrader would otherwise take a script in an answer for a part of its own page.
+    That is for HTML tags, links to anything but the web, diagrams, and formulas that link or load.
+    nbgrader's formgrader would otherwise take a script in an answer for a part of its own page. A picture
+    is fetched as soon as the page is opened, be it `/hub/logout`: those that are not `attached` to the cell
+    become links, by the same blank. Pictures by reference are none of them, wherever the reference leads.
     """
-    for acts in (_TAG, _LATEX_ACTS, _LINK):
-        text = acts.sub(lambda match: f"{match[0][0]}\u200b{match[0][1:]}", safe_text(text))
-    return text
+    text = safe_text(text)
+    for acts in (_TAG, _LATEX_ACTS, _LINK, _DIAGRAM):
+        text = acts.sub(lambda match: f"{match[0][0]}\u200b{match[0][1:]}", text)
+    parts, end = [], 0
+    for match in _IMAGE.finditer(text):
+        if match["name"] in attached:  # nbconvert refuses the whole notebook for one that is not
+            parts += [text[end : match.start()].replace("![", "!\u200b["), match[0]]
+            end = match.end()
+    return "".join([*parts, text[end:].replace("![", "!\u200b[")])
 
 
 def plain_text(text: str) -> str:
@@ -105,7 +155,7 @@ def plain_text(text: str) -> str:
     return "\n".join(_last_state(line).replace("\b", "") for line in lines)
 
 
-def picture(mime: str, data: object, budget: _Budget) -> str | None:
+def picture(mime: str, data: object, budget: _CellBudget) -> str | None:
     """The base64 of a picture that is one by its first bytes, in one line; None if it is not."""
     text = "".join(data) if isinstance(data, list) and all(isinstance(part, str) for part in data) else data
     if not isinstance(text, str) or len(text) > budget.picture:
@@ -116,21 +166,30 @@ def picture(mime: str, data: object, budget: _Budget) -> str | None:
         return None
     if not content.startswith(PICTURES[mime]):
         return None
-    budget.picture -= len(text)
+    budget.spend(picture=len(text))
     return base64.b64encode(content).decode("ascii")
 
 
-class _Budget:
-    """How much of a cell's text and pictures may still be shown."""
+class _CellBudget(Budget):
+    """How much of a cell's outputs may still be shown; what it spends, its notebook has spent, too."""
 
-    def __init__(self) -> None:
-        self.text, self.picture, self.said = MOST_TEXT, MOST_PICTURE, ""
+    def __init__(self, notebook: Budget | None = None) -> None:
+        self._notebook = notebook or Budget()
+        self.text = min(MOST_TEXT, self._notebook.text)
+        self.outputs = min(MOST_OUTPUTS, self._notebook.outputs)
+        self.picture = min(MOST_PICTURE, self._notebook.picture)
+        self._cut = CUT if self.text == MOST_TEXT else CUT_ALL
+        self.said = ""
+
+    def spend(self, text: int = 0, outputs: int = 0, picture: int = 0) -> None:
+        super().spend(text, outputs, picture)
+        self._notebook.spend(text, outputs, picture)
 
     def take(self, value: object) -> str:
         text = safe_text(_first_part(value, self.text + 1))
         if len(text) > self.text:
-            self.said, text = CUT, text[: self.text]
-        self.text -= len(text)
+            self.said, text = self._cut, text[: self.text]
+        self.spend(text=len(text))
         return text
 
 
@@ -148,7 +207,7 @@ def _first_part(value: object, most: int) -> object:
     return parts
 
 
-def _output(given: object, budget: _Budget) -> Output | None:
+def _output(given: object, budget: _CellBudget) -> Output | None:
     kind = given.get("output_type") if isinstance(given, Mapping) else None
     if not isinstance(given, Mapping) or not isinstance(kind, str):
         return None
@@ -177,7 +236,7 @@ def _output(given: object, budget: _Budget) -> Output | None:
     return None
 
 
-def _data(given: Mapping[Any, Any], budget: _Budget) -> dict[str, str]:
+def _data(given: Mapping[Any, Any], budget: _CellBudget) -> dict[str, str]:
     """The forms of one output that are text or a picture; a sentence in place of what is left out."""
     bundle = given.get("data")
     if not isinstance(bundle, Mapping):

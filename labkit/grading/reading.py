@@ -2,19 +2,43 @@
 
 Editors and learning platforms leave byte order marks, Windows line ends, old formats, odd cells. What can
 be read is read; what cannot be is `Unreadable`, with a reason that the student can act on.
+
+The notebook is built anew from the parts that grading reads, each of a known shape and size, and so is
+valid as it is built. To have nbformat check the student's own would cost the instructor dearly: jsonschema
+takes 45 KB of memory for each output `{}`, and a notebook of 3 MB full of them 22 GB.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
+from itertools import count, islice
 from typing import Any
 
 import nbformat
 from nbformat import NotebookNode
 
+from labkit.grading.outputs import safe_attachments, safe_outputs
+
 CELL_TYPES = ("code", "markdown", "raw")
+OUTPUT_TYPES = ("stream", "display_data", "execute_result", "error")
 GOOD_ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+GOOD_TAG = re.compile(r"[^,]{1,100}")
+NBGRADER = (
+    "grade_id", "grade", "solution", "locked", "task", "points", "schema_version", "cell_type", "checksum",
+)  # fmt: skip
+KERNEL = ("name", "display_name", "language")
+
+# What is read of one notebook. The lab's have up to 45 cells with 30,000 characters of code.
+MOST_VALUES = 2_000_000  # lists, mappings and what is in them, about: a few hundred MB of memory
+MOST_CELLS = 2_000
+MOST_CODE = 1_000_000  # characters
+MOST_WORDS = 20_000_000  # characters in text cells: Colab writes a pasted picture into the text
+MOST_OUTPUTS = 5_000
+MOST_PICTURES = 100  # attached to one cell
+MOST_TAGS = 50  # of one cell
+AGAIN = "and hand it in again"
 
 
 class Unreadable(Exception):  # noqa: N818 (it says what the file is)
@@ -27,40 +51,26 @@ def read_notebook(data: bytes) -> tuple[NotebookNode, list[str]]:
     content = _json(_text(data))
     if not isinstance(content, dict) or not ({"cells", "worksheets"} & content.keys()):
         raise Unreadable("it is JSON, but not a notebook: it has no cells")
-    major = content.get("nbformat", 4)
-    if not isinstance(major, int) or not 1 <= major <= 4:
-        raise Unreadable(f"it is in notebook format {major}, which is newer than this grader knows")
-    if major < 4 or "worksheets" in content:
-        content = _upgraded(content)
-        notes.append(f"was in notebook format {major}")
-    cells = content["cells"]
-    if not isinstance(cells, list):
+    major = _major(content)
+    if major < 4 or "cells" not in content:
+        given = _old_cells(content)
+        notes.append(f"was in notebook format {major}, whose outputs are not read")
+    else:
+        given = content["cells"]
+    if not isinstance(given, list):
         raise Unreadable("its list of cells is damaged")
-    whole = [cell for cell in cells if isinstance(cell, dict) and cell.get("cell_type") in CELL_TYPES]
-    if len(whole) < len(cells):
-        notes.append(f"{_count(len(cells) - len(whole), 'cell')} of no known kind left out")
-    taken: set[str] = set()
-    plain = {"nbformat": 4, "nbformat_minor": 5, "metadata": {}}
-    nb = nbformat.from_dict(plain | {"cells": [_cell(cell, taken) for cell in whole]})
-    metadata = content.get("metadata")
-    kernel = metadata.get("kernelspec") if isinstance(metadata, dict) else None
-    if isinstance(kernel, dict) and {"name", "display_name"} <= kernel.keys():
-        nb.metadata["kernelspec"] = nbformat.from_dict(kernel)
-    try:
-        nbformat.validate(nb)
-    except nbformat.ValidationError:
-        notes.append("damaged outputs left out")
-        for cell in nb.cells:
-            cell.metadata = nbformat.from_dict(
-                {key: value for key, value in cell.metadata.items() if key in ("nbgrader", "tags")}
-            )
-            if cell.cell_type == "code":
-                cell.outputs, cell.execution_count = [], None
-        try:
-            nbformat.validate(nb)
-        except nbformat.ValidationError:
-            raise Unreadable("its cells are damaged") from None
-    return nb, notes
+    whole = [cell for cell in given if isinstance(cell, dict) and cell.get("cell_type") in CELL_TYPES]
+    if len(whole) < len(given):
+        notes.append(f"{_count(len(given) - len(whole), 'cell')} of no known kind left out")
+    if len(whole) > MOST_CELLS:
+        least = f"{len(whole):,} cells, and {MOST_CELLS:,} are the most that are read"
+        raise Unreadable(f"it has {least}: delete those that it can do without {AGAIN}")
+    ids = _Ids()
+    cells = [_cell(cell, ids) for cell in whole]
+    _check_length(cells)
+    notes += _add_outputs(cells, whole)
+    plain = {"nbformat": 4, "nbformat_minor": 5, "metadata": _notebook_metadata(content.get("metadata"))}
+    return nbformat.from_dict(plain | {"cells": cells}), notes
 
 
 def _text(data: bytes) -> str:
@@ -76,6 +86,9 @@ def _text(data: bytes) -> str:
 
 
 def _json(text: str) -> Any:
+    # `{},` takes 3 bytes in the file and 72 in memory; base64, the bulk of honest ones, has no such signs
+    if sum(map(text.count, ",[{")) > MOST_VALUES:
+        raise Unreadable(f"it holds more than {MOST_VALUES:,} values: clear its outputs {AGAIN}")
     try:
         return json.loads(text)
     except RecursionError:
@@ -90,39 +103,142 @@ def _json(text: str) -> Any:
         if (text[error.pos] in "]}" and before.endswith(",")) or "trailing comma" in error.msg:
             raise Unreadable(f"it has a comma too many before {where}") from None
         raise Unreadable(f"its JSON is damaged at {where} ({error.msg})") from None
+    except ValueError:  # Python reads whole numbers of up to 4,300 digits
+        raise Unreadable(f"a number in it has thousands of digits: clear its outputs {AGAIN}") from None
 
 
-def _upgraded(content: dict[str, Any]) -> dict[str, Any]:
-    try:
-        converted: dict[str, Any] = nbformat.convert(nbformat.from_dict(content), 4)
-    except Exception as error:  # whatever an old converter trips over
-        raise Unreadable(f"it is in an old notebook format that cannot be converted ({error})") from None
-    return converted
+def _major(content: dict[str, Any]) -> int:
+    major = content.get("nbformat", 4)
+    if not isinstance(major, int) or major < 1:
+        raise Unreadable("it does not say which notebook format it is in")
+    if major > 4:
+        raise Unreadable(f"it is in notebook format {str(major)[:9]}, which is newer than this grader knows")
+    return major
 
 
-def _cell(given: dict[str, Any], taken: set[str]) -> NotebookNode:
-    """The cell with every part that format 4.5 asks for; `taken` holds the ids so far."""
-    source = given.get("source", "")
-    lines = source if isinstance(source, list) else [source]
-    text = "".join(line for line in lines if isinstance(line, str)).replace("\r\n", "\n").replace("\r", "\n")
-    cell_id = given.get("id")
-    if not isinstance(cell_id, str) or not GOOD_ID.fullmatch(cell_id) or cell_id in taken:
-        cell_id = next(name for n in range(len(taken) + 1) if (name := f"own-{n}") not in taken)
-    taken.add(cell_id)
-    metadata = given.get("metadata")
-    cell: dict[str, Any] = {
+def _old_cells(content: dict[str, Any]) -> list[Any]:
+    """The cells of formats 1 to 3 in today's; nbformat would check the whole before it converts."""
+    sheets = content.get("worksheets", [content])  # format 1 has its cells where format 4 has them
+    if not isinstance(sheets, list) or not all(
+        isinstance(sheet, dict) and isinstance(sheet.get("cells"), list) for sheet in sheets
+    ):
+        raise Unreadable("it is in an old notebook format that cannot be converted")
+    return [_modern(cell) if isinstance(cell, dict) else cell for sheet in sheets for cell in sheet["cells"]]
+
+
+def _modern(cell: dict[str, Any]) -> dict[str, Any]:
+    kind, level = cell.get("cell_type"), cell.get("level")
+    if kind == "code":
+        new = {"source": cell.get("input", cell.get("code")), "execution_count": cell.get("prompt_number")}
+        return {**cell, **new, "outputs": []}
+    if kind == "heading":
+        marks = "#" * level if isinstance(level, int) and 1 <= level <= 6 else "#"
+        return {**cell, "cell_type": "markdown", "source": f"{marks} {_joined(cell.get('source'))}"}
+    if kind in ("html", "text"):
+        return {**cell, "cell_type": "markdown", "source": cell.get("source", cell.get("text"))}
+    return cell
+
+
+class _Ids:
+    """Cell ids, each given once; a cell without a good one of its own gets `own-0`, `own-1`, ..."""
+
+    def __init__(self) -> None:
+        self._taken: set[str] = set()
+        self._numbers = count()  # goes on where it stopped: from 0 for each cell would be quadratic
+
+    def of(self, given: object) -> str:
+        name = given if isinstance(given, str) and GOOD_ID.fullmatch(given) else None
+        while name is None or name in self._taken:
+            name = f"own-{next(self._numbers)}"
+        self._taken.add(name)
+        return name
+
+
+def _cell(given: dict[str, Any], ids: _Ids) -> dict[str, Any]:
+    """The cell with every part that format 4.5 asks for, and nothing else; outputs come later."""
+    cell = {
         "cell_type": given["cell_type"],
-        "id": cell_id,
-        "metadata": metadata if isinstance(metadata, dict) else {},
-        "source": text,
+        "id": ids.of(given.get("id")),
+        "metadata": _cell_metadata(given.get("metadata")),
+        "source": _joined(given.get("source")),
     }
     if given["cell_type"] == "code":
-        outputs, count = given.get("outputs"), given.get("execution_count")
-        cell["outputs"] = outputs if isinstance(outputs, list) else []
-        cell["execution_count"] = count if isinstance(count, int) else None
-    elif isinstance(given.get("attachments"), dict):
-        cell["attachments"] = given["attachments"]
-    return nbformat.from_dict(cell)
+        number = given.get("execution_count")
+        good = isinstance(number, int) and not isinstance(number, bool) and 0 <= number < 2**31
+        return {**cell, "outputs": [], "execution_count": number if good else None}
+    attachments = given.get("attachments")
+    if isinstance(attachments, dict):
+        cell["attachments"] = safe_attachments(dict(islice(attachments.items(), MOST_PICTURES)))
+    return cell
+
+
+def _joined(source: object) -> str:
+    """A cell's text: a string or a list of lines."""
+    lines = source if isinstance(source, list) else [source]
+    text = "".join(line for line in lines if isinstance(line, str)).replace("\r\n", "\n").replace("\r", "\n")
+    # half of a surrogate pair, which JSON can hold and UTF-8 cannot, becomes a question mark
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _cell_metadata(given: object) -> dict[str, Any]:
+    """What is read of it: nbgrader's marks and the tags. The rest is the editors'."""
+    kept: dict[str, Any] = {}
+    metadata = given if isinstance(given, dict) else {}
+    marks, tags = metadata.get("nbgrader"), metadata.get("tags")
+    if isinstance(marks, dict):
+        kept["nbgrader"] = {key: marks[key] for key in NBGRADER if key in marks and _is_small(marks[key])}
+    if isinstance(tags, list):
+        good = (tag for tag in tags[:MOST_TAGS] if isinstance(tag, str) and GOOD_TAG.fullmatch(tag))
+        kept["tags"] = list(dict.fromkeys(good))
+    return kept
+
+
+def _notebook_metadata(given: object) -> dict[str, Any]:
+    kernel = given.get("kernelspec") if isinstance(given, dict) else None
+    if not isinstance(kernel, dict):
+        return {}
+    kept = {key: kernel[key] for key in KERNEL if isinstance(kernel.get(key), str) and _is_small(kernel[key])}
+    return {"kernelspec": kept} if {"name", "display_name"} <= kept.keys() else {}
+
+
+def _is_small(value: object) -> bool:
+    if isinstance(value, str):
+        return len(value) <= 200
+    return value is None or (isinstance(value, (int, float)) and abs(value) < 2**53)  # so no NaN either
+
+
+def _check_length(cells: Sequence[dict[str, Any]]) -> None:
+    code = sum(len(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    words = sum(len(cell["source"]) for cell in cells) - code
+    for what, length, most in (("code", code, MOST_CODE), ("text", words, MOST_WORDS)):
+        if length > most:
+            least = f"{length:,} characters, and {most:,} are the most that are read"
+            raise Unreadable(f"its {what} cells hold {least}: shorten them {AGAIN}")
+
+
+def _add_outputs(cells: Sequence[dict[str, Any]], given: Sequence[dict[str, Any]]) -> list[str]:
+    """Give the cells those of their outputs that are in shape, and return what is to be said about it.
+
+    Of all outputs only an experiment's are looked at later: grading does not run it anew.
+    """
+    notes: dict[str, None] = {}
+    left = MOST_OUTPUTS
+    for cell, old in zip(cells, given, strict=True):
+        if cell["cell_type"] != "code":
+            continue
+        outputs = old.get("outputs", [])
+        if not isinstance(outputs, list) or not all(map(_is_output, outputs)):
+            notes["damaged outputs left out"] = None
+        kept = safe_outputs(outputs)
+        if len(kept) > left:
+            notes[f"more than {MOST_OUTPUTS:,} outputs: the rest was left out"] = None
+        cell["outputs"] = kept[:left]
+        left -= len(cell["outputs"])
+    return list(notes)
+
+
+def _is_output(given: object) -> bool:
+    return isinstance(given, dict) and given.get("output_type") in OUTPUT_TYPES
 
 
 def _count(number: int, what: str) -> str:

@@ -2,8 +2,9 @@
 
 Cells that the release marks come from the release: tests and set-up as they were, in their order. An
 answer's text comes from the student's cell: the one with its grade_id, else with its cell id, else one
-that defines the same function or class, else the only cell that stands in its place. The student's
-other cells stay, each before the cell that it stood before.
+that defines the same function or class, else the only cell that stands in its place; words may also stand
+in a cell of their own beside an untouched stub. The student's other cells stay, each before the cell that
+it stood before.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from nbformat import NotebookNode
 
 EXPERIMENT = "experiment"  # the tag
 ALIKE = 0.6  # the share of lines from which on two cells are versions of one
+MOST_PARTS = 10  # cells that are put together to one answer
+MOST_PARSED = 100_000  # characters of a cell that are read as Python: about 90 MB of memory
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,9 @@ class _Repair:
         self.known = {name: cell for cell in self.released.cells if (name := grade_id_of(cell)) is not None}
         self.place: dict[str, int] = {}  # grade_id -> which of self.cells is that cell
         self.text: dict[str, str] = {}  # grade_id -> the answer, where it is not simply that cell's text
+        self.pictures: dict[str, NotebookNode] = {}  # grade_id -> the attachments of an answer put together
         self.gone: set[int] = set()  # cells that live on in another one, or are copies of trusted ones
+        self.defined: dict[int, set[str]] = {}  # what a cell defines, once it was asked for
 
     def result(self) -> Mended:
         for name, cell in self.known.items():
@@ -73,6 +78,9 @@ class _Repair:
         for name, cell in self.known.items():
             if _is_answer(cell) and name not in self.place:
                 self._claim_by_place(name, cell)
+        for name, cell in self.known.items():
+            if _is_answer(cell) and cell.cell_type == "markdown":
+                self._claim_beside(name, cell)
         return Mended(self._assembled(), self.notes)
 
     def _claim_by_mark(self, name: str, known: NotebookNode) -> None:
@@ -99,7 +107,8 @@ class _Repair:
         """Take back the rest of an answer that was split, where only its first part kept the mark."""
         start = self.place[name]
         text = self.text.get(name, self.cells[start].source)
-        for i in range(start + 1, len(self.cells)):
+        # each part is read together with those before it: not more of them than somebody would make
+        for i in range(start + 1, min(start + MOST_PARTS, len(self.cells))):
             rest = self.cells[i]
             longer = f"{text}\n{rest.source}"
             alone = rest.cell_type != "code" or grade_id_of(rest) in self.known or _parsed(rest.source)
@@ -107,7 +116,8 @@ class _Repair:
                 return
             self.text[name] = text = longer
             self.gone.add(i)
-            self.notes.append(f"the answer {name} was split: put together again")
+            if i == start + 1:
+                self.notes.append(f"the answer {name} was split: put together again")
 
     def _settle_copies(self, name: str, known: NotebookNode, copies: list[int]) -> None:
         """Several cells with one answer's mark: a cell that was copied, or one that was split."""
@@ -120,7 +130,7 @@ class _Repair:
             return
         wanted = defined_names(known.source)
         written = [i for i in copies if not _same(self.cells[i], known)] or copies
-        defining = [i for i in written if wanted & defined_names(self.cells[i].source)] or written
+        defining = [i for i in written if wanted & self._defines(i)] or written
         self.place[name] = defining[-1]
         self.gone.update(i for i in copies if _same(self.cells[i], known) and i != defining[-1])
         self.notes.append(f"the answer {name} was there {len(copies)} times: the last one written in counts")
@@ -138,7 +148,7 @@ class _Repair:
         current = self.place.get(name)
         if not wanted or (current is not None and not _same(self.cells[current], known)):
             return
-        defining = [i for i in self._free("code") if wanted <= defined_names(self.cells[i].source)]
+        defining = [i for i in self._free("code") if wanted <= self._defines(i)]
         if not defining:
             return
         if current is not None:
@@ -160,10 +170,60 @@ class _Repair:
         ]
         if not between or (known.cell_type == "code" and len(between) > 1):
             return
-        self.place[name] = between[-1]
-        self.text[name] = "\n\n".join(self.cells[i].source for i in between)
-        self.gone.update(between[:-1])
+        self._put_together(name, between, between[-1])
         self.notes.append(f"the answer {name} was found by where it stood")
+
+    def _claim_beside(self, name: str, known: NotebookNode) -> None:
+        """Words in cells of their own below a stub that was left as it is, or between it and its question.
+
+        Otherwise nobody would read them: an untouched stub gets no points without being looked at.
+        """
+        at = self.place.get(name)
+        if at is None or name in self.text or not _is_untouched(self.cells[at], known):
+            return
+        above, question = self._own_words(at, -1)
+        below, follower = self._own_words(at, 1)
+        here = next(i for i, cell in enumerate(self.released.cells) if cell is known)
+        if self._positions().get(here - 1) != question:
+            above = []  # something else comes before, which the words may belong to
+        others = {self.place[other] for other in self.place if _is_answer(self.known[other])}
+        own = [*([] if question in others else above[::-1]), *([] if follower in others else below)]
+        if own:
+            self._put_together(name, own, at)
+            self.notes.append(f"the answer {name} stood in a cell of its own beside the one for it")
+
+    def _own_words(self, at: int, step: int) -> tuple[list[int], int]:
+        """The student's own text cells next to a cell, the nearest first, and the index where they end."""
+        free = set(self._free("markdown"))
+        found: list[int] = []
+        at += step
+        while at in free and len(found) < MOST_PARTS and not self._is_released_text(self.cells[at]):
+            found.append(at)
+            at += step
+        return [i for i in found if self.cells[i].source.strip()], at
+
+    def _is_released_text(self, cell: NotebookNode) -> bool:
+        """Whether it is one of the release's headings and explanations, as it was or edited."""
+        words = cell.source.split()
+        return any(
+            cell.id == known.id or _alike(words, known.source.split())
+            for known in self.released.cells
+            if known.cell_type == "markdown"
+        )
+
+    def _put_together(self, name: str, parts: Sequence[int], at: int) -> None:
+        """The answer is what these cells say one after the other; it stands in the place of the cell `at`."""
+        self.place[name] = at
+        self.text[name] = "\n\n".join(self.cells[i].source for i in parts)
+        self.pictures[name] = NotebookNode()
+        for i in {at, *parts}:
+            self.pictures[name].update(self.cells[i].get("attachments", {}))
+        self.gone.update(i for i in parts if i != at)
+
+    def _defines(self, index: int) -> set[str]:
+        if index not in self.defined:
+            self.defined[index] = defined_names(self.cells[index].source)
+        return self.defined[index]
 
     def _positions(self) -> dict[int, int]:
         """Index in the release -> index in the submission, for cells that are known or read the same."""
@@ -217,8 +277,9 @@ class _Repair:
         theirs = self.cells[at]
         if _is_answer(known):
             cell.source = self.text.get(name, theirs.source)
-            if "attachments" in theirs:  # pictures pasted into an answer in words
-                cell.attachments = theirs.attachments
+            pictures = self.pictures.get(name, theirs.get("attachments"))  # pasted into an answer in words
+            if pictures:
+                cell.attachments = pictures
             return [cell]
         if _same(theirs, known):
             return [cell]
@@ -241,8 +302,9 @@ class _Repair:
 
     def _is_experiment(self, cell: NotebookNode) -> bool:
         """Whether it is a released experiment that has lost its tag: those are not run while grading."""
+        lines = _lines(cell.source)
         return any(
-            cell.id == known.id or _alike(cell, known)
+            cell.id == known.id or _alike(lines, _lines(known.source))
             for known in self.released.cells
             if EXPERIMENT in known.metadata.get("tags", [])
         )
@@ -260,12 +322,23 @@ def _lines(source: str) -> Sequence[str]:
     return [line.rstrip() for line in source.strip().splitlines()]
 
 
-def _alike(cell: NotebookNode, other: NotebookNode) -> bool:
-    return difflib.SequenceMatcher(None, _lines(cell.source), _lines(other.source)).ratio() >= ALIKE
+def _is_untouched(answer: NotebookNode, known: NotebookNode) -> bool:
+    return _same(answer, known) or not answer.source.strip()
+
+
+def _alike(ours: Sequence[str], theirs: Sequence[str]) -> bool:
+    """Whether two cells, in lines or in words, are versions of one."""
+    # so much longer that the ratio cannot be reached: the comparison would take the product of the lengths
+    if 2 * min(len(ours), len(theirs)) < ALIKE * (len(ours) + len(theirs)):
+        return False
+    matcher = difflib.SequenceMatcher(None, ours, theirs)
+    return matcher.quick_ratio() >= ALIKE and matcher.ratio() >= ALIKE
 
 
 def _parsed(source: str) -> ast.Module | None:
-    """The cell as Python, lines for IPython left out; None if that is not Python."""
+    """The cell as Python, lines for IPython left out; None if that is not Python, or too long."""
+    if len(source) > MOST_PARSED:
+        return None
     lines = ("" if line.lstrip().startswith(("%", "!", "?")) else line for line in source.splitlines())
     try:
         return ast.parse("\n".join(lines))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -43,7 +43,8 @@ class Submission:
     """A student's notebooks as grading sees them.
 
     notebooks: mended, by name. notes: what was mended, a phrase each, by notebook; general: about its files.
-    not_graded: notebooks that cannot be read, and why. missing: those that are not there.
+    not_graded: notebooks that cannot be read, or may be in a file that cannot be opened, and why. missing:
+    those that are not there, and every file was looked into.
     """
 
     student: str
@@ -67,7 +68,10 @@ def read_submission(student: str, folder: Path, released: Mapping[str, NotebookN
         if not _is_graded(known):
             continue
         if name not in intake.files:
-            result.missing.append(name)
+            if intake.unopened:  # no zero for what nobody has looked into
+                result.not_graded[name] = f"it may be in what was not opened: {_few(intake.unopened)}"
+            else:
+                result.missing.append(name)
             continue
         result.notes[name] = list(intake.notes[name])
         try:
@@ -112,6 +116,11 @@ def _cell(cell: NotebookNode, trusted: Mapping[str, NotebookNode]) -> Cell:
     kind = _kind(known)
     text = cell.source if kind == "answer" else known.source
     return Cell(cell.id, kind, text, grade_id, float(known.metadata["nbgrader"].get("points") or 0.0))
+
+
+def _few(phrases: Sequence[str]) -> str:
+    more = f"; and {len(phrases) - 2} more" if len(phrases) > 2 else ""
+    return "; ".join(phrases[:2]) + more
 
 
 def _marked(nb: NotebookNode) -> dict[str, NotebookNode]:

@@ -16,6 +16,7 @@ import multiprocessing
 import os
 import re
 import traceback
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -42,7 +43,7 @@ class Answer:
     """One way to write a graded function: `kind` is `right` or `wrong`, `title` says what is special.
 
     hint: a part of the first hint that the instant checks show for it, "none" if they show none; None if it
-    passes them all.
+    passes them all. before: what stands in the answer cell before this one, instead of the reference.
     """
 
     function: str
@@ -50,6 +51,7 @@ class Answer:
     title: str
     source: str
     hint: str | None = None
+    before: str = ""
 
 
 @dataclass(frozen=True)
@@ -94,14 +96,16 @@ def graded_functions() -> list[Graded]:
 def answers(function: str) -> list[Answer]:
     """The answers in `answers/<function>.py`, split at lines like `# === right: pure torch`.
 
-    A line `# hint: ...` below such a line is what the instant checks have to say.
+    A line `# hint: ...` below such a line is what the instant checks have to say. What stands above a line
+    `# --- the answer` is in the cell before.
     """
     text = (ANSWERS / f"{function}.py").read_text(encoding="utf-8")
     parts = re.split(r"^# === (right|wrong): (.+)(?:\n# hint: (.+))?$", text, flags=re.MULTILINE)[1:]
-    return [
-        Answer(function, kind, title, source.strip() + "\n", hint)
-        for kind, title, hint, source in zip(*(parts[i::4] for i in range(4)), strict=True)
-    ]
+    found = []
+    for kind, title, hint, source in zip(*(parts[i::4] for i in range(4)), strict=True):
+        before, _, own = source.rpartition("# --- the answer\n")
+        found.append(Answer(function, kind, title, own.strip() + "\n", hint, before.strip()))
+    return found
 
 
 def points(notebook: str, test: str) -> float:
@@ -109,11 +113,11 @@ def points(notebook: str, test: str) -> float:
     return float(cell["metadata"]["nbgrader"]["points"])
 
 
-def grade(graded: Graded, answer_source: str) -> tuple[dict[str, float], str]:
-    """(points by test cell, what was printed) of an answer, run in a process of its own."""
+def grade(graded: Graded, source: str, before: str = "") -> tuple[dict[str, float], str]:
+    """(points by test cell, what was printed) of an answer, run in a process of its own; see Answer."""
     context = multiprocessing.get_context("fork")
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_run, args=(graded, answer_source, sender))
+    process = context.Process(target=_run, args=(graded, source, before, sender))
     process.start()
     sender.close()
     try:
@@ -127,30 +131,47 @@ def grade(graded: Graded, answer_source: str) -> tuple[dict[str, float], str]:
         process.join()
 
 
-def _run(graded: Graded, answer_source: str, sender: Any) -> None:
+def _run(graded: Graded, source: str, before: str, sender: Any) -> None:
     os.chdir(SOURCE)  # sibling notebooks are looked for in the working directory
     os.environ["LABKIT_PROFILE"] = "quick"
     namespace: dict[str, Any] = {"__name__": "__main__"}
-    scores: dict[str, float] = {}
     printed = io.StringIO()
+    cells = cells_of(graded.notebook)
+    place = next(
+        n for n, cell in enumerate(cells) if "answer" in tags(cell) and grade_id(cell) == graded.function
+    )
     with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
-        for cell in cells_of(graded.notebook):
+        for cell in cells:
             if "setup" in tags(cell):
                 _execute(cell["source"], namespace, cell["id"])
+        if before:  # and with it the tests of that cell, which those of this one may go by
+            _points_of(before, cells[:place], namespace)
+        scores = _points_of(source, [c for c in cells if _tests(c, graded)], namespace)
+    sender.send((scores, printed.getvalue()))
+
+
+def _tests(cell: dict[str, Any], graded: Graded) -> bool:
+    return "test" in tags(cell) and grade_id(cell) in graded.tests
+
+
+def _points_of(answer: str, cells: Sequence[dict[str, Any]], namespace: dict[str, Any]) -> dict[str, float]:
+    """Run the answer, then the test cells among `cells`; their points."""
+    try:
+        _execute(answer, namespace, "answer")
+    except Exception:
+        traceback.print_exc()
+    scores: dict[str, float] = {}
+    for cell in cells:
+        if "test" not in tags(cell):
+            continue
         try:
-            _execute(answer_source, namespace, "answer")
+            value = _execute(cell["source"], namespace, cell["id"])
+            assert isinstance(value, float), f"{grade_id(cell)} ends in {value!r}, not in points"
         except Exception:
             traceback.print_exc()
-        for cell in cells_of(graded.notebook):
-            if "test" in tags(cell) and grade_id(cell) in graded.tests:
-                try:
-                    value = _execute(cell["source"], namespace, cell["id"])
-                    assert isinstance(value, float), f"{grade_id(cell)} ends in {value!r}, not in points"
-                except Exception:
-                    traceback.print_exc()
-                    value = 0.0
-                scores[grade_id(cell)] = value
-    sender.send((scores, printed.getvalue()))
+            value = 0.0
+        scores[grade_id(cell)] = value
+    return scores
 
 
 def _execute(source: str, namespace: dict[str, Any], name: str) -> Any:

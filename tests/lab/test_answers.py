@@ -16,7 +16,7 @@ CASES = [
 
 @pytest.mark.parametrize(("graded", "answer"), CASES)
 def test_answer_gets_what_it_deserves(graded: Graded, answer: Answer) -> None:
-    scores, printed = grade(graded, answer.source)
+    scores, printed = grade(graded, answer.source, answer.before)
     possible = {test: points(graded.notebook, test) for test in graded.tests}
     if answer.kind == "right":
         assert scores == possible, printed

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -48,7 +49,11 @@ def job_of(graded: Graded, answer: Answer) -> Job:
         source = cell["source"]
         if kind == "answer":
             names += sorted(defined_names(source))
-            source = answer.source if marks["grade_id"] == graded.function else source
+            if marks["grade_id"] == graded.function:
+                source = answer.source
+                if answer.before:
+                    place = max(n for n, one in enumerate(cells) if one.kind == "answer")
+                    cells[place] = replace(cells[place], source=answer.before)
         cells.append(Cell(cell["id"], kind, source, marks["grade_id"], marks.get("points") or 0.0))
     siblings = {name: text for name, text in REFERENCE.items() if name < graded.notebook}
     return Job(graded.notebook, tuple(cells), tuple(names), siblings, REFERENCE)
@@ -63,12 +68,13 @@ def _shown(printed: str) -> list[str]:
 def test_the_engine_gives_what_the_students_own_process_gives(engine: Engine, graded: Graded) -> None:
     different, said = [], []
     for answer in answers(graded.function):
-        alone, printed = grade(graded, answer.source)
+        alone, printed = grade(graded, answer.source, answer.before)
         result = engine.grade(job_of(graded, answer))
         points = {verdict.cell: verdict.points for verdict in result.verdicts if verdict.cell in alone}
         if points != alone or result.attempts:
             different.append((answer.kind, answer.title, alone, points, result.attempts))
-        across = "\n".join(verdict.printed for verdict in result.verdicts if verdict.cell in alone)
+        own = [verdict for verdict in result.verdicts if verdict.cell in alone or answer.before]
+        across = "\n".join(verdict.printed for verdict in own)
         if _shown(printed) != _shown(across) and answer.title != IN_THE_CODE:
             said.append((answer.title, _shown(printed), _shown(across)))
         if answer.kind == "wrong":

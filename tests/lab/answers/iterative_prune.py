@@ -58,6 +58,7 @@ def iterative_prune(net, epoch, target=80.0, ramp_epochs=10):
 def sparsity_at(epoch, target=80.0, ramp_epochs=10):
     return target * (epoch + 1.5) / (ramp_epochs + 1)
 
+# --- the answer
 def iterative_prune(net, epoch, target=80.0, ramp_epochs=10):
     if epoch < ramp_epochs:
         for _, layer in labkit.prunable_layers(net):

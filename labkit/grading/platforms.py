@@ -1,0 +1,114 @@
+"""Whose a file in a learning platform's download is, as its place there tells.
+
+Everything below a student's own part of the download was named by that student, who may have chosen names
+that look like the platform's: they never decide.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import IO, Any
+
+from labkit.errors import LabError
+from labkit.grading.intake import MOST_BYTES, UNPACKING_FAILS, in_steps
+
+KINDS = (".ipynb", ".zip")
+
+CANVAS = re.compile(r"(?P<who>[^_/]+)_(?:LATE_)?(?P<id>\d+)_\d+_(?P<file>[^/]+)")
+# the first number counts: what comes after it, a student may have written (Moodle's names have no `_`)
+MOODLE = re.compile(r"(?P<who>[^/]+?)_(?P<id>\d+)_assignsubmission_file_?/?(?P<file>.+)")
+SUBMISSION = r"(?P<id>submission_\d+)/(?P<file>.+)"
+GRADESCOPE_LIST = "submission_metadata.yml"
+
+Open = Callable[[], IO[bytes]]
+
+
+@dataclass(frozen=True)
+class Owned:
+    """Whose a file is. source: what of the download is this student's alone, such as `submission_11`."""
+
+    student: str
+    source: str
+    name: str
+
+
+Sorter = Callable[[str], "Owned | None"]
+
+
+def is_kind(where: str) -> bool:
+    """Whether a file can be a submission, or a part of one."""
+    return where.lower().endswith(KINDS)
+
+
+def platform_of(files: dict[str, Open]) -> tuple[str, Sorter]:
+    """Whose download it is, and the function that tells whose a file is."""
+    kind = [where for where in files if is_kind(where)]
+    listing = _gradescope_list(files, kind)
+    if listing is not None:
+        students = _gradescope_students(files[listing])
+        folders = re.compile(re.escape(listing.removesuffix(GRADESCOPE_LIST)) + SUBMISSION)
+        return "Gradescope", lambda where: _by(folders, where, lambda match: students.get(match["id"]))
+    for platform, pattern in (("Moodle", MOODLE), ("Canvas", CANVAS)):
+        if kind and sum(pattern.fullmatch(where) is not None for where in kind) > len(kind) / 2:
+            return platform, lambda where, pattern=pattern: _by(
+                pattern, where, lambda match: f"{match['who']}_{match['id']}"
+            )
+    return "folders", _by_folder
+
+
+def _gradescope_list(files: dict[str, Open], kind: list[str]) -> str | None:
+    """Where Gradescope's list lies: beside the submissions' folders, which are all that there is.
+
+    Anywhere else it is a student's, who would like to say whose submission is whose.
+    """
+    if GRADESCOPE_LIST in files:
+        return GRADESCOPE_LIST
+    top, *others = {where.partition("/")[0] for where in kind} or {""}
+    listing, inside = f"{top}/{GRADESCOPE_LIST}", re.compile(re.escape(top) + "/" + SUBMISSION)
+    if others or listing not in files or re.fullmatch(r"submission_\d+", top) or MOODLE.match(f"{top}/x"):
+        return None
+    return listing if any(map(inside.fullmatch, kind)) else None
+
+
+def _by(pattern: re.Pattern[str], where: str, who: Callable[[re.Match[str]], str | None]) -> Owned | None:
+    match = pattern.fullmatch(where)
+    student = who(match) if match is not None else None
+    if match is None or not student:
+        return None
+    # of a student who is in Gradescope's list twice, one submission counts
+    source = match["id"] if match["id"].startswith("submission_") else student
+    return Owned(student, source, match["file"])
+
+
+def _by_folder(where: str) -> Owned | None:
+    """`jane/lab/01.ipynb` and `jane.zip` are Jane's; a notebook beside them is nobody's."""
+    first, *rest = PurePosixPath(where).parts
+    if rest:
+        return Owned(first, first, "/".join(rest))
+    path = PurePosixPath(where)
+    return Owned(path.stem, path.stem, path.name) if path.suffix.lower() == ".zip" else None
+
+
+def _gradescope_students(opening: Open) -> dict[str, str]:
+    """`submission_1234` -> the student, by number if Gradescope knows one, else by address, else by name."""
+    import yaml  # comes with nbgrader
+
+    try:
+        with opening() as stream:
+            content: Any = yaml.safe_load(b"".join(in_steps(stream, MOST_BYTES)))
+        found = {}
+        for submission, about in content.items():
+            people = about[":submitters"]
+            # a group hands in one submission; it is graded under its first name
+            person = people[0]
+            who = person.get(":sid") or person.get(":email") or person.get(":name")
+            if who:
+                found[str(submission)] = f"{who}"
+        return found
+    except (yaml.YAMLError, AttributeError, TypeError, *UNPACKING_FAILS) as error:
+        raise LabError(
+            f"{GRADESCOPE_LIST} is not as Gradescope writes it ({type(error).__name__}: {error})."
+        ) from None
