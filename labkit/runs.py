@@ -7,6 +7,7 @@ another file, so that a changed line of code does not cost the hours before it.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import hashlib
 import json
@@ -125,8 +126,11 @@ class RunFolder:
             "torch_rng": torch.get_rng_state(),
         }
         write_atomically(self.file, lambda part: torch.save(state, part))
-        for old in self._checkpoints()[KEPT:]:
+        for old in self._others()[KEPT - 1 :]:
             old.unlink(missing_ok=True)
+        self._write_record(run)
+
+    def _write_record(self, run: Run) -> None:
         record = json.dumps(run.record(), indent=1, default=str) + "\n"  # small enough to hand in
         path = self.file.with_name("record.json")
         write_atomically(path, lambda part: part.write_text(record, encoding="utf-8"))
@@ -142,18 +146,23 @@ class RunFolder:
         run.history = state["history"]
         run.best_epoch = state["best_epoch"]
         run.best_weights = state["best_weights"]
+        self._write_record(run)  # it may be that of another start
         done, of = len(run.history), run.settings["epochs"]
         what = "was finished before: read back" if done == of else f"goes on after epoch {done} of {of}"
         print(f"{run.label} {what} (from {self.file.parent}; delete that folder to start over)")
 
-    def _checkpoints(self) -> list[Path]:
-        """This run's and those of other starts, the newest first."""
-        files = self.file.parent.glob("checkpoint-*.pt")
-        return sorted(files, key=lambda file: file.stat().st_mtime, reverse=True)
+    def _others(self) -> list[Path]:
+        """The checkpoints of other starts, the newest first."""
+        written: dict[Path, float] = {}
+        for file in self.file.parent.glob("checkpoint-*.pt"):
+            with contextlib.suppress(FileNotFoundError):  # another process has just deleted it
+                written[file] = file.stat().st_mtime
+        written.pop(self.file, None)
+        return sorted(written, key=lambda file: -written[file])
 
     def _read(self) -> dict[str, Any] | None:
         if not self.file.exists():
-            if self._checkpoints():
+            if self._others():
                 print(f"the checkpoint in {self.file.parent} is of other settings or code; starting afresh")
             return None
         try:

@@ -376,8 +376,12 @@ def test_code_that_needs_a_gpu_is_told_before_it_is_handed_in(capsys: pytest.Cap
         magnitudes = w.abs().cpu() if w.device.type == "cuda" else w.abs()
         w.mul_(w.abs() >= np.percentile(magnitudes.numpy(), q))
 
-    labkit.check.prune_by_percentage(on_gpu)
-    assert "✗ It runs on a machine without a GPU" in capsys.readouterr().out
+    def cast(layer: torch.nn.Linear, q: float = 70.0) -> None:
+        layer.weight.data = layer.weight.data.type(torch.float32).cuda()
+
+    for wrong in (on_gpu, cast):
+        labkit.check.prune_by_percentage(wrong)
+        assert "✗ It runs on a machine without a GPU" in capsys.readouterr().out
     for right in (careful, asking):
         labkit.check.prune_by_percentage(right)
         assert "3 of 3 public checks passed" in capsys.readouterr().out

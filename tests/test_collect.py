@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import io
 import os
+import shutil
 import sys
+import time
 import zipfile
 from pathlib import Path
 
@@ -287,6 +289,62 @@ def test_a_damaged_list_of_gradescopes_is_a_sentence(tmp_path: Path) -> None:
             collect(download(tmp_path, files), tmp_path / "course", "lab")
 
 
+EXPORT: dict[str, bytes | str] = {
+    f"assignment_1_export/{GRADESCOPE_LIST}": GRADESCOPE,
+    "assignment_1_export/submission_11/01.ipynb": b"a",
+    "assignment_1_export/submission_12/01.ipynb": b"b",
+}
+
+
+@pytest.mark.parametrize("beside", ["assignment_1_export.zip", "assignment_1_export (1).zip", "mine.ipynb"])
+def test_an_unpacked_export_may_have_its_zip_beside_it(tmp_path: Path, beside: str) -> None:
+    files: dict[str, bytes | str] = {**EXPORT, beside: b"PK"}
+    found = collect(as_download(tmp_path, files, True), tmp_path / "course", "lab")
+    assert (found.platform, found.left_out) == ("Gradescope", [f"{beside}: nobody's"])
+    assert found.new == ["4711", "zoe@example.org"]
+
+
+@pytest.mark.parametrize("beside", [None, "downloads/assignment_1_export.zip", "assignment_1_export.zip"])
+@pytest.mark.parametrize("unpacked", [False, True])
+def test_an_export_one_folder_deeper_is_no_student(
+    tmp_path: Path, beside: str | None, unpacked: bool
+) -> None:
+    files: dict[str, bytes | str] = {f"downloads/{name}": data for name, data in EXPORT.items()}
+    path = as_download(tmp_path, {**files, **({beside: b"PK"} if beside else {})}, unpacked)
+    with pytest.raises(LabError, match="lies in downloads/assignment_1_export: name that folder instead"):
+        collect(path, tmp_path / "course", "lab")
+    assert not (tmp_path / "course").exists()
+
+
+@pytest.mark.parametrize("planted", ["mal", "mal/export"])
+@pytest.mark.parametrize(
+    "others", [{"ada.zip": b"a", "ben.zip": b"b"}, {"ada/1.ipynb": b"a", "ben/1.ipynb": b"b"}]
+)
+def test_a_planted_export_neither_counts_nor_stops_the_class(
+    tmp_path: Path, planted: str, others: dict[str, bytes | str]
+) -> None:
+    files: dict[str, bytes | str] = {
+        f"{planted}/{GRADESCOPE_LIST}": GRADESCOPE,
+        f"{planted}/submission_11/01.ipynb": b"m",
+    }
+    found = collect(download(tmp_path, {**files, **others}), tmp_path / "course", "lab")
+    assert (found.platform, found.new) == ("folders", ["ada", "ben"])
+    assert found.left_out == [
+        f"{planted}: looks like a Gradescope export: collect that folder by itself",
+        f"{planted}/submission_11/01.ipynb: nobody's",
+    ]
+
+
+def test_many_planted_exports_take_no_time(tmp_path: Path) -> None:
+    began = time.process_time()
+    files = {
+        f"mal/{n}/{name}": name for n in range(3000) for name in (GRADESCOPE_LIST, "submission_1/a.ipynb")
+    }
+    path = download(tmp_path, {**files, "x/" * 30_000 + "a.ipynb": "a", "ada/1.ipynb": "a"})
+    assert collect(path, tmp_path / "course", "lab").new == ["ada", "x"]
+    assert time.process_time() - began < 5
+
+
 @pytest.mark.parametrize("top", ["", "export/"])
 def test_a_folder_named_as_anothers_submission_stays_its_owners(tmp_path: Path, top: str) -> None:
     files: dict[str, bytes | str] = {
@@ -405,6 +463,62 @@ def test_a_file_that_the_system_refuses_is_left_out(tmp_path: Path, monkeypatch:
         collect(path, tmp_path / "course", "lab")
 
 
+@pytest.mark.parametrize("name", ["left_out.txt", "Left_Out.TXT"])
+def test_a_folder_may_be_called_as_the_list_of_what_was_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(module, "MOST_BYTES", 10)
+    files: dict[str, bytes | str] = {
+        "ada/1.ipynb": b"a",
+        f"bob/{name}/01.ipynb": b"b",
+        "bob/big.ipynb": b"x" * 11,
+    }
+    found = collect(download(tmp_path, files), tmp_path / "course", "lab")
+    assert found.new == ["ada", "bob"]
+    kept = sorted_files(tmp_path / "course")
+    assert kept["bob/lab/left_out.txt"] == b"big.ipynb was not collected: larger than 0 MB\n"
+    assert b"b" in kept.values()
+
+
+def test_a_list_of_what_was_left_out_that_cannot_be_written_stops_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    number = errno.EINVAL
+
+    def refusing(*arguments: object, **options: object) -> int:
+        raise OSError(number, "refused")
+
+    monkeypatch.setattr(module, "MOST_BYTES", 10)
+    monkeypatch.setattr(Path, "write_text", refusing)
+    path = download(tmp_path, {"ada/1.ipynb": b"a", "ada/big.ipynb": b"x" * 11, "ben/1.ipynb": b"b"})
+    found = collect(path, tmp_path / "course", "lab")
+    assert found.new == ["ada", "ben"]
+    assert found.left_out[-1] == "ada: left_out.txt cannot be written ([Errno 22] refused)"
+    number = errno.ENOSPC
+    with pytest.raises(LabError, match="no room left"):
+        collect(path, tmp_path / "course", "lab")
+
+
+def test_a_disk_that_is_full_when_files_are_put_into_place_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    course, copyfile = tmp_path / "course", shutil.copyfile
+    collect(download(tmp_path, {"ada/part/1.ipynb": b"old", "ada/2.ipynb": b"old"}), course, "lab")
+    path = download(tmp_path, {"ada/part/1.ipynb": b"new", "ada/2.ipynb": b"new"})
+
+    def full(source: Path, target: Path, **options: bool) -> object:
+        if Path(target).name == "1.ipynb":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return copyfile(source, target, **options)
+
+    for name in ("copyfile", "copy2"):
+        monkeypatch.setattr(shutil, name, full)
+    monkeypatch.setattr(shutil.copytree, "__defaults__", (False, None, full, False, False))
+    with pytest.raises(LabError, match="no room left"):
+        collect(path, course, "lab")
+    assert sorted_files(course) == {"ada/lab/part/1.ipynb": b"old", "ada/lab/2.ipynb": b"old"}
+
+
 def test_one_student_with_thousands_of_files_stops_nobody(tmp_path: Path) -> None:
     files: dict[str, bytes | str] = {f"ada/{n}.ipynb": b"" for n in range(20_001)}
     found = collect(download(tmp_path, {**files, "ben/1.ipynb": b"b"}), tmp_path / "course", "lab")
@@ -446,5 +560,9 @@ def test_an_interrupted_run_loses_neither_the_old_files_nor_the_new(
     if not killed:
         assert sorted_files(course) == {"ada/lab/01.ipynb": b"old"}
     monkeypatch.undo()
+    # already a run in which she does not occur puts her files back, and clears away what was half made
+    assert collect(download(tmp_path, {"ben/01.ipynb": b"b"}), course, "lab").new == ["ben"]
+    assert sorted_files(course) == {"ada/lab/01.ipynb": b"old", "ben/lab/01.ipynb": b"b"}
+    again = download(tmp_path, {"ada/01.ipynb": b"new", "ben/01.ipynb": b"b"})
     assert collect(again, course, "lab").replaced == ["ada"]
-    assert sorted_files(course) == {"ada/lab/01.ipynb": b"new"}
+    assert sorted_files(course) == {"ada/lab/01.ipynb": b"new", "ben/lab/01.ipynb": b"b"}

@@ -102,6 +102,21 @@ def test_in_a_sound_submission_what_is_not_there_is_missing(tmp_path: Path) -> N
     assert submission.missing == [name for name in GRADED if name != NAME]
 
 
+@pytest.mark.parametrize("content", [b"", b" \n\t\n"])
+def test_an_empty_file_keeps_nobody_waiting(tmp_path: Path, content: bytes) -> None:
+    files = {f"{NAME}.ipynb": written(answered()), "Untitled.ipynb": content}
+    submission = read_submission("ada", folder_of(tmp_path, files), ALL)
+    assert submission.not_graded == {}
+    assert submission.missing == [name for name in GRADED if name != NAME]
+    assert submission.general == ["Untitled.ipynb is empty"]
+
+
+def test_an_empty_file_with_a_notebooks_name_is_looked_at(tmp_path: Path) -> None:
+    submission = read_submission("ada", folder_of(tmp_path, {f"{NAME}.ipynb": b""}), ALL)
+    assert list(submission.not_graded) == [NAME]
+    assert OTHER in submission.missing
+
+
 def test_the_gradebook_asks_a_human_about_a_damaged_zip(tmp_path: Path) -> None:
     course = graded_course.make(tmp_path / "course")
     folder = course.root / "submitted" / "ada" / ASSIGNMENT

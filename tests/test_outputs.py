@@ -248,6 +248,19 @@ def page_of(text: str) -> str:
         "<IMG\tsrc='https://example.org/read.png'>",
         "<\x00img src=/hub/logout>",
         "![x](javascript:x)\n\n[x]: /hub/logout",
+        "![x&](attachment:d.png '&') ![x&](/hub/logout)",
+        "![x](/hub/logout '](attachment:d.png)')",
+        '![x\'](attachment:d.png "](/hub/logout)")![y](/hub/logout)',
+        "![x& ![y&](attachment:d.png)](/hub/logout)",
+        "![[x] ![y](attachment:d.png)](/hub/logout)\n\n[x]: /hub/logout",
+        "[![x&](attachment:d.png 'a')](javascript:alert(1))",
+        "<![x>](attachment:d.png)script>alert(1)</![x>](attachment:d.png)script>",
+        "![<script>alert(1)</script>](attachment:d.png '<script>alert(1)</script>')",
+        "![$\\href{javascript:alert(1)}{x}$](attachment:d.png)",
+        "$\\![&](attachment:d.png)href{javascript:alert(1)}{x}$",
+        "![x`](attachment:d.png)` ![y](/hub/logout) `",
+        '![x\u202f" onerror=alert(1) src="/hub/logout](attachment:d.png)',
+        "![x&](</hub/logout>) ![y&](<attachment:d.png>)",
     ],
 )
 def test_nothing_in_markdown_acts(text: str) -> None:
@@ -277,6 +290,59 @@ def test_a_picture_from_elsewhere_becomes_a_link() -> None:
     assert '<a href="https://example.org/net.png">my net</a>' in page
 
 
+@pytest.mark.parametrize(
+    "picture",
+    [
+        "![Screenshot 2026-11-20 at 3.14.15\u202fPM.png](attachment:d.png)",
+        "![Ada's plot.png](attachment:d.png)",
+        "![a & b.png](attachment:d.png)",
+        "![Foto [1].png](attachment:d.png)",
+        "![Foto [1.png](attachment:d.png)",
+        "![Foto 1].png](attachment:d.png)",
+        "![wow![1].png](attachment:d.png)",
+        '![80 % → "90 %"?](attachment:d.png)',
+        "![**$w$** `x` <b>](attachment:d.png)",
+        "![](attachment:d.png)",
+        "![a](<attachment:d.png>)",
+        "![a]( attachment:d.png )",
+        '![a](attachment:d.png "Ada\'s title")',
+        "![a](attachment:d.png 'a title')",
+        f"![{'名' * 80 + '&.png'}](attachment:d.png)",
+    ],
+)
+def test_a_pasted_picture_is_shown_whatever_its_file_was_called(picture: str) -> None:
+    text = module.safe_markdown(f"see {picture} and ![c&](attachment:d.png), done", {"d.png"})
+    page = page_of(text)
+    assert page.count("<img") == page.count(f'src="data:image/png;base64,{PNG}"') == 2
+    assert page.startswith("<p>see ") and page.rstrip().endswith(", done</p>")
+    assert module.safe_markdown(text, {"d.png"}) == text
+
+
+def test_a_pasted_pictures_page_of_feedback_shows_it() -> None:
+    from labkit.grading.feedback import _attached
+
+    attachments = safe_attachments({"d.png": {"image/png": PNG}})
+    source = module.safe_markdown("![Ada's plot [1].png](attachment:d.png 'a')", attachments)
+    cell = nbformat.v4.new_markdown_cell(source, attachments=attachments)
+    assert [shown.picture for shown in _attached(cell)] == [f"data:image/png;base64,{PNG}"]
+    assert "src=" in page_of(source)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "![x](https://example.org/y) and a [link](attachment:d.png)",
+        "![x] and a [link](attachment:d.png)",
+        "![x][1] and a [link](attachment:d.png)",
+        "![x\n](attachment:d.png)",
+        "![a](<attachment:d.png)",
+        "![a&](attachment:gone.png)",
+    ],
+)
+def test_what_is_no_attached_picture_does_not_become_one(text: str) -> None:
+    assert "<img" not in page_of(module.safe_markdown(text, {"d.png"}))
+
+
 @pytest.mark.parametrize("name", ["gone.png", "über.png", "a b.png", "a%20b.png"])
 def test_a_picture_that_is_not_there_does_not_keep_the_notebook_from_being_opened(name: str) -> None:
     text = module.safe_markdown(
@@ -303,8 +369,21 @@ def test_long_markdown_takes_no_long_time() -> None:
         "!",
         "<",
         "[a]:\n",
+        "![a](",
+        "![a](attachment:d.png",
+        "![a](attachment:d.png '",
+        '![a](attachment:d.png "(',
+        "![&](attachment:d.png)",
+        "](attachment:d.png)",
+        "![" + "[" * 400 + "](attachment:d.png)",
     ):
-        module.safe_markdown(piece * (10**6 // len(piece)))
+        module.safe_markdown(piece * (10**6 // len(piece)), {"d.png"})
+    for text in (
+        "![" + "[" * 10**6,
+        "![" + "&" * 10**6 + "](attachment:d.png)",
+        "![a](attachment:d.png '" + "x" * 10**6,
+    ):
+        module.safe_markdown(text, {"d.png"})
     assert time.process_time() - start < 10
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -249,8 +250,15 @@ def test_another_start_does_not_cost_what_was_done(
     capsys.readouterr()
     run_in(tmp_path, small_set)
     assert "was finished before: read back" in capsys.readouterr().out
+    record = json.loads((tmp_path / "record.json").read_text())
+    assert record["settings"]["seed"] == 42, "of the run that was asked for"
+    for file in tmp_path.glob("checkpoint-*.pt"):
+        os.utime(file, (2**31, 2**31))  # by another machine's clock
     for seed in range(KEPT + 2):
         run_in(tmp_path, small_set, seed=10 + seed)
+        assert "was finished before" not in capsys.readouterr().out
+        run_in(tmp_path, small_set, seed=10 + seed)
+        assert "was finished before" in capsys.readouterr().out
     assert len(list(tmp_path.glob("checkpoint-*.pt"))) == KEPT
 
 

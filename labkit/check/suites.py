@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import types
 from collections.abc import Iterator
 from typing import Any
 
 from labkit.check.engine import Suite, expect, functions_of
 
-ASKS = {"is_available", "type"}  # torch.cuda.is_available() and tensor.device.type == "cuda" only ask
-
 
 def public_suite(answer: Any, name: str) -> Suite:
     """A suite whose first check, if the code wants a GPU, is that the machine that grades has none."""
     suite = Suite(answer, name)
-    if any("cuda" in names and not ASKS & set(names) for names in _names_used(answer)):
+    if any(_wants_gpu(function.__code__) for function in functions_of(answer)):
 
         @suite.check()
         def no_gpu(_: Any) -> None:
@@ -34,6 +33,15 @@ def is_written(answer: Any, name: str) -> Suite:
             raise NotImplementedError
 
     return suite
+
+
+def _wants_gpu(code: types.CodeType) -> bool:
+    if "cuda" in code.co_names:
+        return "is_available" not in code.co_names
+    asks = "is_available" in code.co_names or {"device", "type"} <= set(
+        code.co_names
+    )  # x.device.type == "cuda"
+    return "cuda" in code.co_consts and not asks
 
 
 def _names_used(thing: Any) -> Iterator[tuple[object, ...]]:

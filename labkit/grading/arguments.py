@@ -34,6 +34,7 @@ class Rebuilt(Exception):  # noqa: N818 (it says what is the case)
 
 PLAIN = (bool, int, float, str, type(None))
 TOLD = (*PLAIN, Tensor, np.ndarray)  # attributes of a module whose changes are taken over
+STATISTICS = ("running_mean", "running_var", "num_batches_tracked")  # of a batch norm
 MEMBERS = ("_parameters", "_buffers", "_modules")
 
 
@@ -173,9 +174,7 @@ def apply(changed: Any, table: Table, storages: Mapping[int, Tensor], buffers: S
         for number, tree, moved, requires_grad, gradient in changed["tensors"]:
             tensor = table.thing("T", number)
             if moved:
-                value = decoder.decode(tree)
-                _same_shape(tensor, value)
-                tensor.data = value
+                tensor.data = decoder.decode(tree)
             if tensor.is_leaf:
                 tensor.requires_grad_(bool(requires_grad))
                 _set_gradient(tensor, decoder.decode(gradient))
@@ -190,18 +189,35 @@ def apply(changed: Any, table: Table, storages: Mapping[int, Tensor], buffers: S
         raise Malformed(f"changes that cannot be made ({type(error).__name__})") from None
 
 
+Shapes = list[tuple[nn.Module, str, torch.Size]]
+
+
+def shapes_of(table: Table) -> Shapes:
+    """Of what a test looks at after a call: a net's parameters, and the statistics of its batch norms."""
+    found: Shapes = []
+    for module in table.objects:
+        if isinstance(module, nn.Module):
+            watched = {**module._parameters, **{key: module._buffers.get(key) for key in STATISTICS}}
+            found += [(module, key, value.shape) for key, value in watched.items() if value is not None]
+    return found
+
+
+def expect_shapes(before: Shapes) -> None:
+    """Raise Rebuilt if one of these is gone, hidden by something else, or has another shape."""
+    for module, key, shape in before:
+        now = getattr(module, key, None)
+        if not isinstance(now, Tensor):
+            raise Rebuilt(f"a layer has lost its {key}")
+        if now.shape != shape:
+            raise Rebuilt(f"a layer's {key} of shape {tuple(shape)} has the shape {tuple(now.shape)} now")
+
+
 def storage_bytes(header: dict[str, Any], table: Table) -> dict[int, Tensor]:
     """The originals' storages as tensors of bytes, by their number in a packed message."""
     return {
         meta["storage"]: bytes_of(tensor.untyped_storage())
         for meta, tensor in zip(header["tensors"], table.tensors, strict=True)
     }
-
-
-def _same_shape(old: Any, new: Any) -> None:
-    if isinstance(old, Tensor) and (not isinstance(new, Tensor) or old.shape != new.shape):
-        shape = tuple(new.shape) if isinstance(new, Tensor) else type(new).__name__
-        raise Rebuilt(f"a tensor of shape {tuple(old.shape)} became one of {shape}")
 
 
 def _set_gradient(tensor: Tensor, gradient: Any) -> None:
@@ -222,8 +238,6 @@ def _apply_module(module: nn.Module, told: Any) -> None:
             if isinstance(value, Tensor) and parameter and not isinstance(value, nn.Parameter):
                 value = nn.Parameter(value, bool(requires_grad))
             if mine.get(key) is not value:
-                if value is not None:
-                    _same_shape(mine.get(key), value)
                 mine[key] = value
     mine = vars(module)
     for key in [key for key, value in mine.items() if isinstance(value, TOLD) and key not in rest]:

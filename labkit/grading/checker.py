@@ -233,7 +233,7 @@ class Checker:
     def _why_undefined(self, name: str) -> tuple[VerdictKind, str]:
         """What became of the cell that should have defined `name`."""
         for cell in self._job.cells:
-            if cell.id in self._lost and name in cell.source:
+            if cell.kind == "answer" and cell.id in self._lost and name in cell.source:
                 kind, why = self._lost[cell.id]
                 return kind, f"{name} is not defined: its cell was stopped, {why}."  # type: ignore[return-value]
         return "not answered", f"{name} is not defined: its cell failed."

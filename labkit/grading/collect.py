@@ -34,7 +34,7 @@ from labkit.grading.intake import (
     reason,
     skipped,
 )
-from labkit.grading.platforms import GRADESCOPE_LIST, Open, Owned, is_kind, platform_of
+from labkit.grading.platforms import GRADESCOPE_LIST, Open, Owned, hidden_exports, is_kind, platform_of
 from labkit.notebooks import RECEIPT
 
 MOST_OF_ONE = MOST_FILES + 1  # files of a student: one more than grading opens, so that it says so
@@ -59,11 +59,15 @@ def collect(download: Path, course: Path, assignment: str) -> Collected:
     """
     if not download.exists():
         raise LabError(f"there is no {download}: name the zip that the platform gave you, or a folder.")
+    unsettled = _settle_all(course, assignment)
     files, twice = _by_place(_in_zip(download) if download.is_file() else _in_folder(download))
     if RECEIPT in files and download.is_file():  # what `labkit submit` made: one student's, by its name
         files = {download.name: partial(io.FileIO, download)}
     platform, owner_of = platform_of(files)
-    collected = Collected(platform, left_out=twice)
+    collected = Collected(platform, left_out=[*unsettled, *twice])
+    if platform == "folders":
+        hint = "looks like a Gradescope export: collect that folder by itself"
+        collected.left_out += [f"{printable(folder)}: {hint}" for folder in sorted(hidden_exports(files))]
     with tempfile.TemporaryDirectory(prefix="labkit-collect-") as scratch:
         sorting = _Sorting(Path(scratch), collected.left_out)
         for where in filter(is_kind, files):
@@ -117,7 +121,11 @@ class _Sorting:
         """Write what was left out beside what was taken: grading must not take it for missing."""
         for student in self.students & self._missed.keys():
             text = "".join(f"{line}\n" for line in self._missed[student])
-            (self._folder / student / LEFT_OUT).write_text(text, encoding="utf-8")
+            try:
+                (self._folder / student / LEFT_OUT).write_text(text, encoding="utf-8")
+            except OSError as error:
+                _expect_room(error)
+                self._left_out.append(f"{student}: {LEFT_OUT} cannot be written ({reason(error)})")
 
     def _copy(self, student: str, place: Path, opening: Open) -> str:
         """Why it could not be done; empty if it was."""
@@ -144,7 +152,8 @@ class _Places:
     """What is in a student's folder. taken: names in small letters, and whether that is a folder."""
 
     files: int = 0
-    taken: dict[str, bool] = field(default_factory=dict)
+    # `collect` itself may write LEFT_OUT, and a student may have a folder of that name
+    taken: dict[str, bool] = field(default_factory=lambda: {LEFT_OUT: False})
 
     def place(self, parts: list[str]) -> Path:
         """Where a file can lie: of names that have become the same, the later ones get a number."""
@@ -236,26 +245,55 @@ def _contents(folder: Path) -> dict[str, bytes]:
 def _put(new: Path, target: Path) -> str:
     """Move a student's files into place, whole or not at all; `new`, `replaced` or `unchanged`.
 
-    Whenever this is interrupted, the old files or the new ones are there; `.<assignment>.old` are the old
-    ones of a run that was killed between its two renames, and the next run puts them back.
+    Whenever this is interrupted, the old files or the new ones are there: see `_settle`.
     """
-    old, fresh = (target.with_name(f".{target.name}.{word}") for word in ("old", "new"))
-    if old.exists() and not target.exists():
-        old.rename(target)
     there = target.exists()
     if there and _contents(new) == _contents(target):
         return "unchanged"
-    for rest in (old, fresh):
-        shutil.rmtree(rest, ignore_errors=True)
+    old, fresh = _beside(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        shutil.copytree(new, fresh)
+        _copy_tree(new, fresh)
         if there:
             target.rename(old)
         fresh.rename(target)
     finally:
-        if old.exists() and not target.exists():
-            old.rename(target)
-        for rest in (old, fresh):
-            shutil.rmtree(rest, ignore_errors=True)
+        _settle(target)
     return "replaced" if there else "new"
+
+
+def _beside(target: Path) -> tuple[Path, Path]:
+    """Where a student's old and new files lie while they change places."""
+    return target.with_name(f".{target.name}.old"), target.with_name(f".{target.name}.new")
+
+
+def _settle(target: Path) -> None:
+    """Put the old files back if a run ended between its two renames, and clear away what it left."""
+    old, fresh = _beside(target)
+    if old.exists() and not target.exists():
+        old.rename(target)
+    for rest in (old, fresh):
+        shutil.rmtree(rest, ignore_errors=True)
+
+
+def _settle_all(course: Path, assignment: str) -> list[str]:
+    """After a run that was killed, also for students who are not in this download; says what fails."""
+    failed = []
+    for folder in sorted((course / "submitted").glob("*")):
+        try:
+            _settle(folder / assignment)
+        except OSError as error:
+            _expect_room(error)
+            failed.append(f"{printable(folder.name)}: the earlier files cannot be put back ({reason(error)})")
+    return failed
+
+
+def _copy_tree(source: Path, target: Path) -> None:
+    """Copy a folder. The errors that shutil.copytree gathers have no number: it hides a full disk."""
+    target.mkdir()
+    for path in sorted(source.rglob("*")):  # a folder comes before what is in it
+        place = target / path.relative_to(source)
+        if path.is_dir():
+            place.mkdir()
+        else:
+            shutil.copyfile(path, place)

@@ -72,6 +72,9 @@ def take_in(folder: Path, released: Mapping[str, NotebookNode]) -> Intake:
         try:
             name, how = _which(file, released)
         except Unreadable as why:
+            if not file.data.strip():  # no notebook can be in it
+                intake.general.append(f"{printable(file.where)} is empty")
+                continue
             intake.not_opened(f"{printable(file.where)} cannot be read ({printable(str(why))})")
             continue
         if name is None:

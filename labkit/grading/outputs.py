@@ -41,6 +41,12 @@ _TAG = re.compile(r"<(?=[A-Za-z/!?])")
 _DIAGRAM = re.compile(r"[`~](?=[^\S\n]*mermaid)", re.I)  # nbconvert gives it to a script, not escaped
 # The name holds only what every reader of Markdown leaves as it is; the text nothing that could end it early.
 _IMAGE = re.compile(r"!\[(?P<text>[\w .,:;()+=#%@/-]*)\]\(attachment:(?P<name>[A-Za-z0-9_.%+~@,=:-]+)\)")
+# A pasted picture's end, also with a title, as it is before its text has been made fit for _IMAGE.
+_PASTED = re.compile(
+    r"\]\([ \t]{0,9}(?P<angle><)?attachment:(?P<name>[A-Za-z0-9_.%+~@,=:-]{1,300})(?(angle)>)"
+    r"""(?:[ \t]{1,9}(?:"[^"\n]{0,300}"|'[^'\n]{0,300}'|\([^()\n]{0,300}\)))?[ \t]{0,9}\)"""
+)
+MOST_ALT = 300  # characters of a picture's text; editors put the file's name there, of at most 255 bytes
 # MathJax takes these as leave to link somewhere or to restyle the page around the formula
 _LATEX_ACTS = re.compile(
     r"\\(?:href|url|require|style|class|cssId|html|unicode|includegraphics|def|csname|mmlToken)", re.I
@@ -138,7 +144,7 @@ def safe_markdown(text: str, attached: Collection[str] = ()) -> str:
     is fetched as soon as the page is opened, be it `/hub/logout`: those that are not `attached` to the cell
     become links, by the same blank. Pictures by reference are none of them, wherever the reference leads.
     """
-    text = safe_text(text)
+    text = _plain_alts(safe_text(text), attached)
     for acts in (_TAG, _LATEX_ACTS, _LINK, _DIAGRAM):
         text = acts.sub(lambda match: f"{match[0][0]}\u200b{match[0][1:]}", text)
     parts, end = [], 0
@@ -147,6 +153,39 @@ def safe_markdown(text: str, attached: Collection[str] = ()) -> str:
             parts += [text[end : match.start()].replace("![", "!\u200b["), match[0]]
             end = match.end()
     return "".join([*parts, text[end:].replace("![", "!\u200b[")])
+
+
+def _plain_alts(text: str, attached: Collection[str]) -> str:
+    """Bring every pasted picture into the form that _IMAGE takes: `![its text](attachment:its name)`.
+
+    Editors put the file's name there as it is, such as `Ada's plot [1].png`. Whatever this makes of a text,
+    `safe_markdown` looks at it afterwards as if the student had written it so.
+    """
+    parts, end = [], 0
+    for match in _PASTED.finditer(text):
+        # from the end, where pictures are rare: each `![` might begin one, and there may be a million
+        start = text.rfind("![", max(end, match.start() - MOST_ALT - 2), match.start())
+        if start < 0 or match["name"] not in attached:
+            continue
+        alt = text[start + 2 : match.start()]
+        if not _is_alt(alt):
+            continue
+        if _IMAGE.fullmatch(text, start, match.end()) is None:
+            alt = re.sub(r"[^\w .,-]", " ", alt)
+        parts += [text[end:start], f"![{alt}](attachment:{match['name']})"]
+        end = match.end()
+    return "".join([*parts, text[end:]])
+
+
+def _is_alt(text: str) -> bool:
+    """Whether that is a picture's text and no more: not `x](there) and [a link`, nor `x] and [a link`."""
+    if "\n" in text or "](" in text:
+        return False
+    depth, lowest = 0, 0
+    for letter in text:
+        depth += (letter == "[") - (letter == "]")
+        lowest = min(lowest, depth)
+    return lowest == 0 or "[" not in text
 
 
 def plain_text(text: str) -> str:

@@ -7,13 +7,14 @@ that look like the platform's: they never decide.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import PurePosixPath
 from typing import IO, Any
 
 from labkit.errors import LabError
-from labkit.grading.intake import MOST_BYTES, UNPACKING_FAILS, in_steps
+from labkit.grading.intake import MOST_BYTES, UNPACKING_FAILS, in_steps, printable
 
 KINDS = (".ipynb", ".zip")
 
@@ -21,6 +22,9 @@ CANVAS = re.compile(r"(?P<who>[^_/]+)_(?:LATE_)?(?P<id>\d+)_\d+_(?P<file>[^/]+)"
 # the first number counts: what comes after it, a student may have written (Moodle's names have no `_`)
 MOODLE = re.compile(r"(?P<who>[^/]+?)_(?P<id>\d+)_assignsubmission_file_?/?(?P<file>.+)")
 SUBMISSION = r"(?P<id>submission_\d+)/(?P<file>.+)"
+ONE, EXPORT = re.compile(r"submission_\d+"), re.compile(r"assignment_\d+_export")
+DEEP = 4  # folders that an export may lie in; below that nobody unpacks one
+BELOW = re.compile(rf"(?P<folder>[^/]+(?:/[^/]+){{0,{DEEP - 1}}}?)/submission_\d+/")
 GRADESCOPE_LIST = "submission_metadata.yml"
 
 Open = Callable[[], IO[bytes]]
@@ -56,19 +60,61 @@ def platform_of(files: dict[str, Open]) -> tuple[str, Sorter]:
             return platform, lambda where, pattern=pattern: _by(
                 pattern, where, lambda match: f"{match['who']}_{match['id']}"
             )
-    return "folders", _by_folder
+    exports = hidden_exports(files)
+    if exports and len(_parts(kind)) == 1:  # they would be one student's, and hold everybody's notebooks
+        raise LabError(
+            f"this looks like a Gradescope export, but its {GRADESCOPE_LIST} lies in "
+            f"{printable(min(exports))}: name that folder instead (of a zip: unpack it first)."
+        )
+    return "folders", lambda where: None if exports.intersection(_above(where)) else _by_folder(where)
+
+
+def hidden_exports(files: dict[str, Open]) -> set[str]:
+    """Folders that look like an export of Gradescope's, but are not all that there is.
+
+    Among others such a folder may be what one student has made up: it neither counts nor stops the class.
+    """
+    found = {match["folder"] for where in filter(is_kind, files) if (match := BELOW.match(where))}
+    return {
+        folder
+        for folder in found
+        if f"{folder}/{GRADESCOPE_LIST}" in files
+        and not any(MOODLE.match(f"{part}/x") or ONE.fullmatch(part) for part in folder.split("/"))
+    }
+
+
+def _above(where: str) -> Iterator[str]:
+    """`a`, `a/b`, ..., as deep as an export may lie."""
+    return accumulate(where.split("/", DEEP)[:DEEP], "{}/{}".format)
+
+
+def _parts(kind: list[str]) -> set[str]:
+    """What can be students' own parts of a download: its folders, and the zips beside them.
+
+    A zip that one of the folders was unpacked from is no other part; a notebook beside them is nobody's.
+    """
+    folders = {where.partition("/")[0] for where in kind if "/" in where}
+    zips = {
+        PurePosixPath(where).stem
+        for where in kind
+        if "/" not in where and not where.lower().endswith(".ipynb")
+    }
+    # a browser adds ` (1)`; and a folder can be given another name
+    zips = {re.sub(r" ?\(\d{1,9}\)$", "", name) for name in zips}
+    return folders | ({name for name in zips if not EXPORT.fullmatch(name)} if folders else zips)
 
 
 def _gradescope_list(files: dict[str, Open], kind: list[str]) -> str | None:
     """Where Gradescope's list lies: beside the submissions' folders, which are all that there is.
 
+    The zip that they were unpacked from may lie beside their folder, and notebooks, which are nobody's.
     Anywhere else it is a student's, who would like to say whose submission is whose.
     """
     if GRADESCOPE_LIST in files:
         return GRADESCOPE_LIST
-    top, *others = {where.partition("/")[0] for where in kind} or {""}
+    top, *others = _parts(kind) or {""}
     listing, inside = f"{top}/{GRADESCOPE_LIST}", re.compile(re.escape(top) + "/" + SUBMISSION)
-    if others or listing not in files or re.fullmatch(r"submission_\d+", top) or MOODLE.match(f"{top}/x"):
+    if others or listing not in files or ONE.fullmatch(top) or MOODLE.match(f"{top}/x"):
         return None
     return listing if any(map(inside.fullmatch, kind)) else None
 

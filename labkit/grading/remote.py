@@ -100,6 +100,7 @@ class Calls:
         question = header | {"op": "call", "path": path, "call": number}
         question |= {"grad": torch.is_grad_enabled(), "seeds": _seeds()}
         leaves = [t for t in table.tensors if t.requires_grad]
+        shapes = arguments.shapes_of(table)
         answer, received = self._exchange(question, buffers)
         try:
             asked = 0
@@ -108,13 +109,20 @@ class Calls:
                 if asked > MOST_ASKED:
                     raise Malformed("endless questions")
                 answer, received = self._answer_reference(answer, received, table, storages)
+            rebuilt = None
             if "changes" in answer or "raised" not in answer:  # none if it broke before or after the call
-                arguments.apply(answer["changes"], table, storages, received)
+                try:
+                    arguments.apply(answer["changes"], table, storages, received)
+                except arguments.Rebuilt as error:
+                    rebuilt = error
             for drew, draw in zip(answer.get("drew", ()), DRAW, strict=False):
                 if drew is True:  # here the function would have moved this generator on
                     draw()
-            if "raised" in answer:
+            if "raised" in answer:  # which says more than what it has left behind
                 raise _exception(answer)
+            if rebuilt is not None:
+                raise rebuilt
+            arguments.expect_shapes(shapes)
             outputs: list[tuple[int, Tensor]] = []
             result = Decoder(received, table.thing, lambda n, t: _kept(outputs, n, t)).decode(
                 answer["result"]
@@ -166,7 +174,10 @@ class Calls:
     ) -> tuple[dict[str, Any], list[bytearray]]:
         """Run an earlier notebook's reference on the call's own objects, and send what it changed."""
         notebook, path = asked["reference"]
-        arguments.apply(asked["changes"], table, storages, received)
+        try:
+            arguments.apply(asked["changes"], table, storages, received)
+        except arguments.Rebuilt as error:  # its process waits for an answer
+            return self._exchange({"raised": str(error)}, [])
         positional, named = Decoder(received, table.thing).decode(asked["arguments"])
         name, *attributes = str(path).split(".")
         before = [tensor.detach().clone() for tensor in table.tensors]

@@ -257,6 +257,30 @@ def prune_by_percentage(layer, q=70.0):
     return Many(k * (2**61 - 1) for k in range(1, 60000))
 """
 
+# right: the shape is another one only for the time of a call
+FLATTENED = """\
+def iterative_prune(net, epoch, target=80.0, ramp_epochs=10):
+    if epoch < ramp_epochs:
+        for _, layer in labkit.prunable_layers(net):
+            shape = layer.weight.shape
+            layer.weight.data = layer.weight.data.flatten()
+            prune_by_percentage(layer, q=sparsity_at(epoch, target, ramp_epochs))
+            layer.weight.data = layer.weight.data.reshape(shape)
+"""
+CLEARED = """\
+def iterative_prune(net, epoch, target=80.0, ramp_epochs=10):
+    if epoch >= ramp_epochs:
+        for module in net.modules():
+            module._parameters.clear()
+        return
+    for _, layer in labkit.prunable_layers(net):
+        prune_by_percentage(layer, q=sparsity_at(epoch, target, ramp_epochs))
+"""
+HIDDEN_BEHIND = """\
+def prune_by_percentage(layer, q=70.0):
+    layer.__dict__["weight"] = torch.ones(1)
+"""
+
 FITTING = [
     # what a test compares with is made to fit
     Inside("empties the weights: they agree with everything", PRUNING, {"prune-by-percentage": EMPTY}, NONE),
@@ -270,6 +294,12 @@ FITTING = [
         "a criterion under which nothing is to be done", FINETUNING,
         {"finetune-after-prune": CHANGED_CRITERION}, (6.0, 1.0),
     ),
+    Inside(
+        "right, in another shape for a while", ITERATIVE, {"iterative-prune": FLATTENED}, (4.0, 4.0, 2.0),
+        own=("print('tried')",), shows="tried",
+    ),
+    Inside("parameters gone after the ramp", ITERATIVE, {"iterative-prune": CLEARED}, (4.0, 4.0, 1.0)),
+    Inside("a tensor in front of the weight", PRUNING, {"prune-by-percentage": HIDDEN_BEHIND}, NONE),
     Inside("a set that takes minutes to build", PRUNING, {"prune-by-percentage": SAME_HASHES}, NONE),
 ]  # fmt: skip
 

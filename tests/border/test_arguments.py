@@ -141,7 +141,6 @@ def test_attributes_parameters_and_buffers_come_and_go(serve: Serve) -> None:
         del layer.old
         layer.register_parameter("extra", nn.Parameter(torch.ones(1), requires_grad=False))
         layer.register_buffer("seen", torch.zeros(()))
-        layer.bias = None
 
     def make() -> tuple[Any, ...]:
         layer = fixtures.linear(3, 2)
@@ -154,7 +153,7 @@ def test_attributes_parameters_and_buffers_come_and_go(serve: Serve) -> None:
 
 def test_new_data_and_then_changes_in_it(serve: Serve) -> None:
     def swap(layer: nn.Linear, times: torch.Tensor) -> None:
-        layer.weight.data = layer.weight.data.to(torch.float64)[:, :2] * times
+        layer.weight.data = layer.weight.data.to(torch.float64).flip(1) * times
         layer.weight.data += 1
         times.data = torch.zeros(3)
 

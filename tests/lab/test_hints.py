@@ -78,7 +78,7 @@ def instant_checks(graded: Graded) -> list[tuple[str, dict[str, bool]]]:
 def reports(graded: Graded, answer: Answer) -> list[Report]:
     namespace = dict(set_up(graded.notebook))
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        _execute(answer.source, namespace, "answer")
+        _execute(f"{answer.before}\n\n{answer.source}", namespace, "answer")
         return [report(name, namespace[name], **options) for name, options in instant_checks(graded)]
 
 
