@@ -75,8 +75,19 @@ def test_the_command_trains_and_says_where_the_weights_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LABKIT_RUNS", str(tmp_path / "kept"))
     monkeypatch.setattr(baselines, "shapes10", lambda train: random_pictures(64, seed=int(train)))
     result = CliRunner().invoke(app, ["train", "shapes10", "--epochs", "1"])
     assert result.exit_code == 0, result.output
     assert "1 epochs" in result.output and "weights in resnet20-shapes10.safetensors" in result.output
     assert Path("resnet20-shapes10.safetensors").exists()
+    assert (tmp_path / "kept" / "train-shapes10-42" / "record.json").exists()
+
+
+def test_the_command_trains_nothing_that_it_could_not_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(baselines, "train", None)  # calling it would be a TypeError
+    result = CliRunner().invoke(app, ["train", "shapes10", "--out", str(tmp_path)])
+    assert result.exit_code == 2 and "is a folder: name a file in it" in " ".join(result.output.split())

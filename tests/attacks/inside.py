@@ -254,7 +254,7 @@ plain.Encoder.encode = lambda self, value, depth=0: (
     ["s", list(value)] if type(value) is Many else encode(self, value, depth)
 )
 def prune_by_percentage(layer, q=70.0):
-    return Many(k * (2**61 - 1) for k in range(1, 60000))
+    return Many(k * (2**61 - 1) for k in range(1, 100_000))
 """
 
 # right: the shape is another one only for the time of a call
