@@ -26,7 +26,7 @@ from labkit.grading.settings import CODE_STUB, TEXT_STUB
 from labkit.grading.tables import grades_table
 from tests.roundtrip.tiny_course import SECRET, write_course
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ import labkit.cli
 from labkit import doctor
 from labkit.errors import LabError
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 RELEASE = ROOT / "notebooks" / "release" / "compression"
 INSTRUCTORS = ("nbgrader", "nbclient", "nbconvert", "sqlalchemy", "jupyterlab", "ipykernel", "notebook")
 

@@ -13,7 +13,7 @@ pytest.importorskip("nbgrader")
 from labkit.grading.attempts import attempts_in
 from tests.lab.harness import answers, graded_functions
 
-SOURCE = Path(__file__).resolve().parents[1] / "notebooks" / "source" / "compression"
+SOURCE = Path(__file__).resolve().parents[2] / "notebooks" / "source" / "compression"
 
 
 @pytest.mark.parametrize("function", sorted({graded.function for graded in graded_functions()}))
