@@ -1,20 +1,32 @@
-"""What tests share: small data sets, and the material beside the repository where it exists."""
+"""What tests share: their environment, small data sets, and material that is not part of the project."""
 
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests import skips, suite
+
+suite.set_environment()  # before torch is imported
+
 import torch
 
 from labkit.datasets import ImageSet
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-SHARED = REPOSITORY.parent / "shared"
+REPOSITORY = suite.ROOT
 SOURCE = REPOSITORY / "notebooks" / "source" / "compression"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    given = os.environ.get("LABKIT_ALLOWED_SKIPS")
+    if given:
+        config.pluginmanager.register(skips.SkipCheck(skips.read(Path(given))))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    suite.arrange(items, shuffled=config.pluginmanager.has_plugin("randomly"))
 
 
 @pytest.fixture
@@ -28,28 +40,21 @@ def source_notebooks() -> Path:
 
 
 @pytest.fixture(scope="session")
-def cifar_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the official CIFAR-10 files: LABKIT_TEST_CIFAR, or restored from ../shared."""
+def cifar_root() -> Path:
+    """The folder LABKIT_TEST_CIFAR, with the official CIFAR-10 files in it."""
     given = os.environ.get("LABKIT_TEST_CIFAR")
-    if given:
-        return Path(given)
-    restore = SHARED / "cifar10" / "restore"
-    if not restore.exists():
+    if not given:
         pytest.skip("needs CIFAR-10: set LABKIT_TEST_CIFAR to a folder with cifar-10-batches-py")
-    root = tmp_path_factory.mktemp("cifar10")
-    done = subprocess.run([sys.executable, str(restore), str(root)], capture_output=True, text=True)
-    if done.returncode:
-        pytest.skip(f"CIFAR-10 could not be restored: {done.stderr.strip().splitlines()[-1]}")
-    return root
+    return Path(given)
 
 
 @pytest.fixture(scope="session")
 def report_baseline() -> Path:
-    """The report's own baseline weights, which are not part of the project."""
-    path = SHARED / "reference" / "report_baseline.pt"
-    if not path.exists():
-        pytest.skip("needs the report's baseline weights, which lie beside the repository, not in it")
-    return path
+    """The file LABKIT_TEST_BASELINE: the report's own baseline weights, which are not part of the project."""
+    given = os.environ.get("LABKIT_TEST_BASELINE")
+    if not given:
+        pytest.skip("needs the report's baseline weights: set LABKIT_TEST_BASELINE to the file")
+    return Path(given)
 
 
 def random_pictures(count: int, seed: int = 0) -> ImageSet:

@@ -18,8 +18,6 @@ from labkit.models import QuantizedConv, prunable_layers, quantized_layers, resn
 from labkit.storage import StorageError, load_compressed, save_compressed, size_report
 from labkit.storage.codec import _pack_bits, _smallest_map, _unpack_bits
 
-REPORT_BASELINE = Path(__file__).resolve().parents[2] / "shared" / "reference" / "report_baseline.pt"
-
 
 def scale_and_round(w: Tensor, bits: int, symmetric: bool) -> Tensor:
     """The tests' own quantizer; in float32 its levels are not what low + k * step gives in float64."""
@@ -337,9 +335,10 @@ def test_a_file_that_contradicts_itself_is_refused_though_its_checksum_fits(
     unchanged_after(path, float_twin())
 
 
-@pytest.mark.skipif(not REPORT_BASELINE.exists(), reason="the report's baseline is not on this machine")
-def test_the_reports_baseline_pruned_to_80_percent_at_4_bits_is_14_times_smaller(tmp_path: Path) -> None:
+def test_the_reports_baseline_pruned_to_80_percent_at_4_bits_is_14_times_smaller(
+    report_baseline: Path, tmp_path: Path
+) -> None:
     net = resnet20(4, False, scale_and_round)
-    net.load_state_dict(torch.load(REPORT_BASELINE, weights_only=True, map_location="cpu"))
+    net.load_state_dict(torch.load(report_baseline, weights_only=True, map_location="cpu"))
     drop(net, 0.8)
     assert 13.5 < save_compressed(net, tmp_path / "x").ratio < 14.5

@@ -21,7 +21,7 @@ from labkit.grading.submission import Assignment, read_submission
 from labkit.notebooks import called
 from tests import graded_course
 from tests.graded_course import ASSIGNMENT, FIRST, SECOND
-from tests.test_repair import ALL, NAMES, answered, folder_of, released, written, zipped
+from tests.grader.test_repair import ALL, NAMES, answered, folder_of, released, written, zipped
 
 NAME, OTHER = "03_iterative_pruning", "04_global_pruning"
 GRADED = [name for name in NAMES if name[:2] != "08"]
