@@ -11,9 +11,9 @@ from tests import skips, suite
 
 suite.set_environment()  # before torch is imported
 
-import torch
+import torch  # noqa: E402
 
-from labkit.datasets import ImageSet
+from labkit.datasets import ImageSet  # noqa: E402
 
 REPOSITORY = suite.ROOT
 SOURCE = REPOSITORY / "notebooks" / "source" / "compression"

@@ -38,7 +38,7 @@ def set_environment(own: Path = ROOT / ".venv" / "own") -> None:
 
 
 def folder_of(item: pytest.Item) -> str:
-    """The marker of a test: the folder of tests/ that it is in, `notebooks`, or `student` for tests/ itself."""
+    """The marker of a test: its folder in tests/, `notebooks`, or `student` for tests/ itself."""
     parts = item.path.relative_to(ROOT).parts
     if parts[0] == "notebooks":
         return "notebooks"
