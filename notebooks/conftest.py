@@ -1,13 +1,12 @@
 """The source notebooks are tests, too: nbval runs them, in the environment of all other tests."""
 
-from __future__ import annotations
+from tests.suite import (
+    pytest_collection_modifyitems,
+    pytest_itemcollected,
+    pytest_xdist_make_scheduler,
+    set_environment,
+)
 
-import pytest
+__all__ = ["pytest_collection_modifyitems", "pytest_itemcollected", "pytest_xdist_make_scheduler"]
 
-from tests import suite
-
-suite.set_environment()
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    suite.arrange(items, shuffled=config.pluginmanager.has_plugin("randomly"))
+set_environment()

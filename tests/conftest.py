@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests import skips, suite
+from tests.suite import pytest_collection_modifyitems, pytest_itemcollected, pytest_xdist_make_scheduler
 
 suite.set_environment()  # before torch is imported
 
@@ -15,6 +16,7 @@ import torch  # noqa: E402
 
 from labkit.datasets import ImageSet  # noqa: E402
 
+__all__ = ["pytest_collection_modifyitems", "pytest_itemcollected", "pytest_xdist_make_scheduler"]
 REPOSITORY = suite.ROOT
 SOURCE = REPOSITORY / "notebooks" / "source" / "compression"
 
@@ -23,10 +25,6 @@ def pytest_configure(config: pytest.Config) -> None:
     given = os.environ.get("LABKIT_ALLOWED_SKIPS")
     if given:
         config.pluginmanager.register(skips.SkipCheck(skips.read(Path(given))))
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    suite.arrange(items, shuffled=config.pluginmanager.has_plugin("randomly"))
 
 
 @pytest.fixture

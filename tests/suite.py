@@ -1,25 +1,33 @@
-"""How the suite runs: its environment, its markers, and the order of its tests.
+"""How the suite runs: its environment, its markers, the order of its tests, and which share a process.
 
-`tests/conftest.py` and `notebooks/conftest.py` hand these to pytest, so that one file run by hand gets the
-same as the whole suite.
+`tests/conftest.py` and `notebooks/conftest.py` import the hooks of this module, so that one file run by hand
+gets the same as the whole suite.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+if TYPE_CHECKING:
+    from xdist.scheduler import LoadScopeScheduling
+
 ROOT = Path(__file__).resolve().parents[1]
 STUDENT = "student"  # the marker of the tests that stand in tests/ itself
-# Tests whose files share something that takes seconds to start, the longest first: with `--dist loadgroup`
-# pytest-xdist gives whole groups to a process, in this order, and short ones fill up the end.
+# Files are handed out in this order, so that short ones fill up the end.
 LONGEST_FIRST = (
     "browser", "roundtrip", "lab", "notebooks", "colab", "attacks", "reproduce", "project", "cluster",
     "postgresql", "border", "grader", STUDENT,
 )  # fmt: skip
+
+# A file goes to one process, so that what it starts is started once. These are long enough to be shared out:
+# a part is the first pattern that is found in a test's id, or what is left.
+PARTS: dict[str, tuple[str, ...]] = {}
 
 
 def set_environment(own: Path = ROOT / ".venv" / "own") -> None:
@@ -45,27 +53,47 @@ def folder_of(item: pytest.Item) -> str:
     return parts[1] if len(parts) > 2 else STUDENT
 
 
-def arrange(items: list[pytest.Item], shuffled: bool = False) -> None:
-    """Mark each test by its folder, keep the cells of a notebook in order, and put the longest folders first.
-
-    A test that names no group of its own is in that of its file: what a file starts is started once.
-    shuffled: the order is pytest-randomly's; only the cells of a notebook go back into theirs.
-    """
-    for item in items:
-        folder = folder_of(item)
-        if item.get_closest_marker(folder) is None:
-            item.add_marker(folder)
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.path.relative_to(ROOT).as_posix()))
+def in_order(items: list[pytest.Item], shuffled: bool) -> list[pytest.Item]:
+    """The longest folders first. Shuffled by pytest-randomly: the cells of a notebook back in their order."""
     cells: dict[Path, Iterator[pytest.Item]] = {}
     for path in {item.path for item in items if item.path.suffix == ".ipynb"}:
         ordered = sorted((item for item in items if item.path == path), key=_number)
         cells[path] = iter(ordered)
-    items[:] = [next(cells[item.path]) if item.path in cells else item for item in items]
-    if not shuffled:
-        items.sort(key=lambda item: LONGEST_FIRST.index(folder_of(item)))
+    placed = [next(cells[item.path]) if item.path in cells else item for item in items]
+    return placed if shuffled else sorted(placed, key=lambda item: LONGEST_FIRST.index(folder_of(item)))
+
+
+def group_of(test: str) -> str:
+    """Tests of one group run in the same process: those of a file, or of a part of it. test: pytest's id."""
+    file = test.partition("::")[0]
+    part = next((part for part in PARTS.get(file, ()) if re.search(part, test)), "")
+    return file + part
 
 
 def _number(item: pytest.Item) -> int:
     """Which cell of its notebook this is; nbval calls them `Cell 0`, `Cell 1` and so on."""
     return int(item.name.rpartition(" ")[2])
+
+
+# ---- what pytest calls
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    item.add_marker(folder_of(item))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    items[:] = in_order(items, shuffled=config.pluginmanager.has_plugin("randomly"))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    """Whole groups. (pytest-xdist's marks for groups do not reach it with the newest pytest.)"""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByGroup(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return group_of(nodeid)
+
+    config.option.loadscopereorder = False
+    return ByGroup(config, log)
