@@ -1,4 +1,4 @@
-# Two commands to know: `make demo` and `make test`. Each first sets up an environment of its own in .venv.
+# Commands to know: `make demo`, `make check`, `make test`. Each first sets up an environment of its own in .venv.
 
 SHELL := bash
 VENV ?= .venv
@@ -6,17 +6,22 @@ PYTHON ?= python3
 # CI pins versions with CONSTRAINTS=.ci/constraints.txt; everybody else gets the newest that fit.
 CONSTRAINTS ?=
 
+# What `make test` runs: all, or any path, -k or -m of pytest's.
+TESTS ?=
+
 BIN := $(CURDIR)/$(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test release docs lint clean
+.PHONY: help setup demo check test release docs package lint clean
 .DEFAULT_GOAL := help
 
 help: ## say what there is
 	@echo "make demo     release, run and grade the whole lab on a class of four invented students"
-	@echo "make test     every test: unit, notebooks, real classes and attacks through the grader"
+	@echo "make check    lint, types and the fast tests: in less than a minute, after every change"
+	@echo "make test     every test; TESTS='tests/border' or TESTS='-m lab -k STE' for some of them"
 	@echo "make release  make notebooks/release from notebooks/source"
 	@echo "make docs     the site, build/site/index.html"
+	@echo "make package  sdist and wheel in dist, and the wheel tried where there is no checkout"
 	@echo "make lint     ruff and mypy"
 	@echo "make setup    only the environment, $(VENV); the others do it first when it is missing"
 	@echo "make clean    remove what these commands made, except $(VENV)"
@@ -24,14 +29,20 @@ help: ## say what there is
 demo: setup
 	@"$(BIN)/labkit" demo
 
+check: setup
+	@PYTHON="$(BIN)/python" .ci/check
+
 test: setup
-	@.ci/test
+	@PYTHON="$(BIN)/python" .ci/test $(TESTS)
 
 release: setup
 	@"$(BIN)/labkit" release compression
 
 docs: setup
 	@"$(BIN)/python" -m zensical build --strict
+
+package: setup
+	@PYTHON="$(BIN)/python" .ci/package
 
 lint: setup
 	@"$(BIN)/ruff" check .
