@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -53,6 +56,24 @@ def report_baseline() -> Path:
     if not given:
         pytest.skip("needs the report's baseline weights: set LABKIT_TEST_BASELINE to the file")
     return Path(given)
+
+
+@pytest.fixture(scope="session")
+def shared_engine() -> Iterator[Any]:
+    """A grading engine for all tests of this process that do not ask how one starts or what it hides."""
+    from labkit.grading.engine import Engine
+
+    with Engine([REPOSITORY / "notebooks"]) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="module")
+def graded_by_the_shared_engine(shared_engine: Any) -> Iterator[None]:
+    """Whoever starts an engine in this module gets the shared one: two imports of torch less each time."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("labkit.grading.engine", "labkit.grading.grade"):
+            patch.setattr(f"{module}.Engine", lambda *_, **__: contextlib.nullcontext(shared_engine))
+        yield
 
 
 def random_pictures(count: int, seed: int = 0) -> ImageSet:

@@ -98,10 +98,9 @@ def database(server: str, request: pytest.FixtureRequest, monkeypatch: pytest.Mo
     return f"{server}/{name}"
 
 
-@pytest.fixture(scope="module")
-def engine() -> Iterator[Engine]:
-    with Engine([]) as engine:
-        yield engine
+@pytest.fixture
+def engine(shared_engine: Engine) -> Engine:
+    return shared_engine
 
 
 @pytest.fixture

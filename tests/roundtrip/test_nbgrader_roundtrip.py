@@ -38,6 +38,7 @@ from labkit.grading.release import release
 from labkit.grading.settings import course_directory
 from labkit.grading.verdicts import Verdict
 
+pytestmark = pytest.mark.usefixtures("graded_by_the_shared_engine")
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks" / "source" / "compression").glob("*.ipynb"))
 FIRST, SECOND = "01_double", "02_triple"
@@ -45,7 +46,7 @@ GRADED = [path.stem for path in NOTEBOOKS if '"grade": true' in path.read_text(e
 CORES = os.cpu_count() or 1
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     course = write_course(tmp_path_factory.mktemp("tiny"))
     release(course, "compression")
@@ -68,8 +69,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return course
 
 
-@pytest.fixture(scope="session")
-def graded(tiny: Path) -> dict[str, Result]:
+@pytest.fixture(scope="module")
+def graded(tiny: Path, graded_by_the_shared_engine: None) -> dict[str, Result]:
     return {result.student: result for result in grade_class(tiny, "compression", Options(CORES))}
 
 
@@ -370,8 +371,10 @@ def nbgrader(course: Path, scratch: Path, *arguments: str) -> None:
     assert ended.returncode == 0, ended.stderr
 
 
-@pytest.fixture(scope="session")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict[str, Result]]]:
+@pytest.fixture(scope="module")
+def lab(
+    tmp_path_factory: pytest.TempPathFactory, graded_by_the_shared_engine: None
+) -> Iterator[tuple[Path, dict[str, Result]]]:
     """The lab's own notebooks, handed in by five students and graded."""
     course = tmp_path_factory.mktemp("lab")
     made.copy_course(NOTEBOOKS[0].parent, course)
