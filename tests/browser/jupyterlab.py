@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import secrets
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -18,26 +18,37 @@ from typing import Any
 
 from playwright.sync_api import Page
 
-SECONDS = 120  # for anything: a busy machine starts a kernel and imports torch in half a minute
+SECONDS = 300  # for anything: a busy machine starts a kernel and imports torch in half a minute
+
+# What each kernel runs first: experiments of a few pictures. What they come to is for nbval's tests to see.
+SMALLER = """\
+from dataclasses import replace
+from labkit import profiles
+
+profiles.PROFILES["quick"] = replace(
+    profiles.PROFILES["quick"], epochs=2, ramp_epochs=1, train_size=128, test_size=100, scan_size=50
+)
+"""
 
 
 @contextlib.contextmanager
 def served(folder: Path, scratch: Path) -> Iterator[str]:
     """JupyterLab's address, with `folder` served and nobody's settings; it ends with all that it started."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     token = secrets.token_hex(16)
     home = scratch / "home"
-    home.mkdir()
+    startup = home / "ipython" / "profile_default" / "startup"
+    startup.mkdir(parents=True)
+    (startup / "smaller.py").write_text(SMALLER)
+    runtime = scratch / "runtime"
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("JUPYTER", "LABKIT"))}
     environment = {
         **kept, "HOME": str(home), "IPYTHONDIR": str(home / "ipython"), "JUPYTER_NO_CONFIG": "1",
-        "LABKIT_PROFILE": "quick",
+        "JUPYTER_RUNTIME_DIR": str(runtime), "LABKIT_PROFILE": "quick",
     }  # fmt: skip
     command = [
         sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--expose-app-in-browser",
-        f"--ServerApp.port={port}", "--ServerApp.port_retries=0", f"--IdentityProvider.token={token}",
+        # the server takes a port that is free; its kernels take none, so that no two can take the same one
+        "--ServerApp.port=0", "--KernelManager.transport=ipc", f"--IdentityProvider.token={token}",
         f"--ServerApp.root_dir={folder}", "--ServerApp.open_browser=False",
         # asks the network whether there is news
         "--LabApp.news_url=", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
@@ -45,7 +56,7 @@ def served(folder: Path, scratch: Path) -> Iterator[str]:
     with (scratch / "jupyterlab.log").open("w") as log:
         process = subprocess.Popen(command, env=environment, cwd=folder, stdout=log, stderr=log)
         try:
-            _wait_for(f"http://127.0.0.1:{port}/api?token={token}", process, scratch / "jupyterlab.log")
+            port = _port(process, runtime, scratch / "jupyterlab.log")
             yield f"http://127.0.0.1:{port}/lab/tree/{{name}}?token={token}&reset"
         finally:
             process.terminate()  # it shuts its kernels down
@@ -55,11 +66,15 @@ def served(folder: Path, scratch: Path) -> Iterator[str]:
                 process.kill()
 
 
-def _wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+def _port(process: subprocess.Popen[bytes], runtime: Path, log: Path) -> int:
+    """The port of the server, as soon as it answers there."""
     end = time.monotonic() + SECONDS
     while process.poll() is None and time.monotonic() < end:
-        with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=5):
-            return
+        with contextlib.suppress(OSError, ValueError):
+            for path in runtime.glob("jpserver-*.json"):
+                about = json.loads(path.read_text())
+                with urllib.request.urlopen(f"{about['url']}api?token={about['token']}", timeout=5):
+                    return int(about["port"])
         time.sleep(0.2)
     raise RuntimeError(f"JupyterLab did not start: {log.read_text()[-2000:]}")
 
