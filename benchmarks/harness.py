@@ -92,7 +92,9 @@ class Comparison:
 
 def compare(sides: Mapping[str, Side], rounds: int) -> Comparison:
     """Start every side, then measure all of them `rounds` times in turn."""
-    context = multiprocessing.get_context("spawn")
+    # from one process that has imported torch and has not yet used it
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch", "torch._dynamo", "torchvision", "labkit.training"])
     pipes: dict[str, Connection] = {}
     speeds: dict[Figure, list[float]] = {}
     for name, side in sides.items():

@@ -21,7 +21,6 @@ PRUNING, FINETUNING = "01_percentile_pruning", "02_masked_finetuning"
 pytestmark = [
     pytest.mark.skipif(not sandbox.level().bubblewrap, reason="bubblewrap does not work here"),
     pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed"),
-    pytest.mark.timeout(600),
 ]
 
 
