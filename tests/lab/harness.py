@@ -16,7 +16,7 @@ import multiprocessing
 import os
 import re
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -25,7 +25,7 @@ from typing import Any
 REPOSITORY = Path(__file__).resolve().parents[2]
 SOURCE = REPOSITORY / "notebooks" / "source" / "compression"
 ANSWERS = Path(__file__).parent / "answers"
-TIMEOUT = 120  # seconds; an answer takes about one
+TIMEOUT = 600  # seconds; an answer takes about one
 
 # forking a parent that has these makes each process cheap
 import matplotlib  # noqa: E402
@@ -34,6 +34,10 @@ import torch._dynamo  # noqa: E402 (the first optimizer imports it)
 
 matplotlib.use("agg")
 import matplotlib.pyplot  # noqa: E402
+
+import labkit  # noqa: E402
+from labkit.check import report  # noqa: E402
+from labkit.check.engine import Report  # noqa: E402
 
 torch.set_num_threads(1)
 
@@ -143,7 +147,7 @@ def _run(graded: Graded, source: str, before: str, sender: Any) -> None:
     with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
         for cell in cells:
             if "setup" in tags(cell):
-                _execute(cell["source"], namespace, cell["id"])
+                execute(cell["source"], namespace, cell["id"])
         if before:  # and with it the tests of that cell, which those of this one may go by
             _points_of(before, cells[:place], namespace)
         scores = _points_of(source, [c for c in cells if _tests(c, graded)], namespace)
@@ -157,7 +161,7 @@ def _tests(cell: dict[str, Any], graded: Graded) -> bool:
 def _points_of(answer: str, cells: Sequence[dict[str, Any]], namespace: dict[str, Any]) -> dict[str, float]:
     """Run the answer, then the test cells among `cells`; their points."""
     try:
-        _execute(answer, namespace, "answer")
+        execute(answer, namespace, "answer")
     except Exception:
         traceback.print_exc()
     scores: dict[str, float] = {}
@@ -165,7 +169,8 @@ def _points_of(answer: str, cells: Sequence[dict[str, Any]], namespace: dict[str
         if "test" not in tags(cell):
             continue
         try:
-            value = _execute(cell["source"], namespace, cell["id"])
+            labkit.seed_everything(42)  # as before every test cell that is graded
+            value = execute(cell["source"], namespace, cell["id"])
             assert isinstance(value, float), f"{grade_id(cell)} ends in {value!r}, not in points"
         except Exception:
             traceback.print_exc()
@@ -174,7 +179,7 @@ def _points_of(answer: str, cells: Sequence[dict[str, Any]], namespace: dict[str
     return scores
 
 
-def _execute(source: str, namespace: dict[str, Any], name: str) -> Any:
+def execute(source: str, namespace: dict[str, Any], name: str) -> Any:
     """Run a cell; the value of its last line, if that is an expression."""
     file = f"<cell {name}>"
     linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
@@ -182,3 +187,51 @@ def _execute(source: str, namespace: dict[str, Any], name: str) -> Any:
     last = module.body.pop() if module.body and isinstance(module.body[-1], ast.Expr) else None
     exec(compile(module, file, "exec"), namespace)
     return eval(compile(ast.Expression(last.value), file, "eval"), namespace) if last else None
+
+
+# ---- the instant checks alone, in this process
+
+
+@lru_cache
+def set_up(notebook: str) -> dict[str, Any]:
+    """What the set-up cells of a notebook define."""
+    namespace: dict[str, Any] = {"__name__": "__main__"}
+    with _in_the_notebooks_folder(), contextlib.redirect_stdout(io.StringIO()):
+        for cell in cells_of(notebook):
+            if "setup" in tags(cell):
+                execute(cell["source"], namespace, cell["id"])
+    return namespace
+
+
+def instant_checks(graded: Graded) -> list[tuple[str, dict[str, bool]]]:
+    """The instant checks in the notebook's test cells: (name, options)."""
+    sources = [c["source"] for c in cells_of(graded.notebook) if "test" in tags(c)]
+    ids = [grade_id(c) for c in cells_of(graded.notebook) if "test" in tags(c)]
+    calls = [
+        re.match(r"labkit\.check\.(\w+)\(\1(, symmetric=True)?\)", source)
+        for source, test in zip(sources, ids, strict=True)
+        if test in graded.tests
+    ]
+    return [(call[1], {"symmetric": True} if call[2] else {}) for call in calls if call]
+
+
+def reports(graded: Graded, answer: Answer) -> list[Report]:
+    namespace = dict(set_up(graded.notebook))
+    with (
+        _in_the_notebooks_folder(),
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(io.StringIO()),
+    ):
+        execute(f"{answer.before}\n\n{answer.source}", namespace, "answer")
+        return [report(name, namespace[name], **options) for name, options in instant_checks(graded)]
+
+
+@contextlib.contextmanager
+def _in_the_notebooks_folder() -> Iterator[None]:
+    """Sibling notebooks are looked for in the working directory."""
+    before = Path.cwd()
+    os.chdir(SOURCE)
+    try:
+        yield
+    finally:
+        os.chdir(before)

@@ -1,28 +1,142 @@
-"""Right answers, however they are written, get full marks; plausible wrong ones lose some."""
+"""Every collected answer once, as it is graded: right ones get full marks, wrong ones less and a sentence.
+
+The instant checks run in the student's own process, too. Which hint an answer gets stands with it, in
+`answers/*.py`: `# hint: ` and a part of the first one shown. A wrong answer without that line passes the
+instant checks; the hidden tests are for it.
+"""
 
 from __future__ import annotations
 
+import re
+import sys
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
-from tests.lab.harness import Answer, Graded, answers, grade, graded_functions, points
+from labkit.check.engine import Report
+from labkit.notebooks import _REPORT
+from labkit.outcomes import MARKS, Outcome
+from tests.lab.harness import (
+    SOURCE,
+    Answer,
+    Graded,
+    answers,
+    cells_of,
+    grade,
+    graded_functions,
+    reports,
+    tags,
+)
+
+pytest.importorskip("nbgrader")
+
+from labkit.grading.repair import defined_names
+from labkit.grading.verdicts import Cell, Job
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="grading needs Linux or macOS")
 
 GRADED = {graded.function: graded for graded in graded_functions()}
-CASES = [
-    pytest.param(graded, answer, id=f"{graded.notebook[:2]}-{answer.kind}-{answer.title.replace(' ', '_')}")
-    for graded in GRADED.values()
-    for answer in answers(graded.function)
-]
+REFERENCE = {path.stem: path.read_text(encoding="utf-8") for path in SOURCE.glob("*.ipynb")}
+# What an instant check reads in the code itself, which does not cross the border.
+IN_THE_CODE = "written for the GPU"
 
 
-@pytest.mark.parametrize(("graded", "answer"), CASES)
-def test_answer_gets_what_it_deserves(graded: Graded, answer: Answer) -> None:
-    scores, printed = grade(graded, answer.source, answer.before)
-    possible = {test: points(graded.notebook, test) for test in graded.tests}
+def case(graded: Graded, answer: Answer) -> Any:
+    name = f"{graded.notebook[:2]}-{graded.function}-{answer.kind}-{answer.title.replace(' ', '_')}"
+    return pytest.param(graded, answer, id=name)
+
+
+def of_each_kind(graded: Graded, right: int, wrong: int) -> list[Answer]:
+    """The first answers to a question."""
+    kinds = {
+        kind: [one for one in answers(graded.function) if one.kind == kind] for kind in ("right", "wrong")
+    }
+    return [*kinds["right"][:right], *kinds["wrong"][:wrong]]
+
+
+def job_of(graded: Graded, answer: Answer) -> Job:
+    """The source notebook with this answer, its other answers the reference's, and the tests of this one."""
+    cells: list[Cell] = []
+    names: list[str] = []
+    for cell in cells_of(graded.notebook):
+        kind: Any = next((tag for tag in tags(cell) if tag in ("setup", "answer", "test")), None)
+        marks = cell["metadata"].get("nbgrader", {})
+        if kind is None or (kind == "test" and not answer.before and marks["grade_id"] not in graded.tests):
+            continue
+        source = cell["source"]
+        if kind == "answer":
+            names += sorted(defined_names(source))
+            if marks["grade_id"] == graded.function:
+                source = answer.source
+                if answer.before:
+                    place = max(n for n, one in enumerate(cells) if one.kind == "answer")
+                    cells[place] = replace(cells[place], source=answer.before)
+        cells.append(Cell(cell["id"], kind, source, marks["grade_id"], marks.get("points") or 0.0))
+    siblings = {name: text for name, text in REFERENCE.items() if name < graded.notebook}
+    return Job(graded.notebook, tuple(cells), tuple(names), siblings, REFERENCE)
+
+
+def shown(printed: str) -> list[str]:
+    """What the instant checks printed, but for the student's line that an exception names."""
+    return [re.sub(r"\(line.*", "", "".join(report)) for report in _REPORT.findall(printed)]
+
+
+@pytest.mark.parametrize(
+    ("graded", "answer"), [case(one, answer) for one in GRADED.values() for answer in answers(one.function)]
+)
+def test_an_answer_gets_what_it_deserves(shared_engine: Any, graded: Graded, answer: Answer) -> None:
+    result = shared_engine.grade(job_of(graded, answer))
+    assert result.attempts == ()
+    verdicts = [verdict for verdict in result.verdicts if verdict.cell in graded.tests]
+    got, possible = sum(one.points for one in verdicts), sum(one.possible for one in verdicts)
+    printed = "\n".join(verdict.printed for verdict in result.verdicts)
     if answer.kind == "right":
-        assert scores == possible, printed
+        assert got == possible, printed
     else:
-        assert sum(scores.values()) < sum(possible.values()), f"full marks for a wrong answer\n{printed}"
+        assert got < possible, f"full marks for a wrong answer\n{printed}"
         assert "✗" in printed  # and a sentence says why
+    own = reports(graded, answer)
+    assert_the_hint_fits(answer, own)
+    texts = [read_back(report) for report in own]
+    if answer.title != IN_THE_CODE:
+        assert shown(printed)[-len(own) :] == shown("\n".join(texts))
+
+
+def read_back(report: Report) -> str:
+    """What a report prints: `labkit submit` finds every line of it, and its tables fit the page."""
+    lines = [outcome.lines(with_points=False) for outcome in report.outcomes]
+    text = "\n".join([report.name, *lines, report.summary])
+    ((title, body),) = _REPORT.findall(text)
+    assert title == report.name
+    assert sum(line[2:3] in MARKS.values() for line in body.splitlines()) == len(report.outcomes)
+    tables = [row for outcome in report.outcomes for row in outcome.message.splitlines()[1:]]
+    assert all(len(row) <= 90 for row in tables)
+    return text
+
+
+def assert_the_hint_fits(answer: Answer, own: list[Report]) -> None:
+    failed: list[Outcome] = [one for report in own for one in report.outcomes if one.state == "failed"]
+    hints = [outcome.hint for outcome in failed if outcome.hint]
+    if answer.hint is None:
+        assert failed == [], "it should pass; a wrong answer that does not needs a line `# hint: ...`"
+    elif answer.hint == "none":
+        assert failed and not hints
+    else:
+        assert failed, "it passes"
+        assert hints and answer.hint in hints[0], f"{failed[0].message}\n{hints[:1]}"
+
+
+@pytest.mark.parametrize(
+    ("graded", "answer"), [case(one, answer) for one in GRADED.values() for answer in of_each_kind(one, 2, 3)]
+)
+def test_the_tests_give_the_same_in_the_students_own_process(
+    shared_engine: Any, graded: Graded, answer: Answer
+) -> None:
+    """As plain nbgrader runs them."""
+    alone, printed = grade(graded, answer.source, answer.before)
+    across = shared_engine.grade(job_of(graded, answer)).verdicts
+    assert {verdict.cell: verdict.points for verdict in across if verdict.cell in alone} == alone, printed
 
 
 @pytest.mark.parametrize("graded", GRADED.values(), ids=GRADED)

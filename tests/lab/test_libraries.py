@@ -16,53 +16,65 @@ CELLS = {
 }
 
 
-@pytest.fixture
-def notebook(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Runs cells of the notebook, by their ids, in one namespace; gives the namespace."""
-    monkeypatch.chdir(SOURCE)  # it takes functions from the notebooks beside it
-    monkeypatch.setenv("LABKIT_PROFILE", "quick")
-    namespace: dict[str, Any] = {"__name__": "__main__"}
+@pytest.fixture(scope="module")
+def found() -> dict[str, Any]:
+    """What the notebook's cells, run in their order, leave behind: what each test looks at, at its place."""
+    names: dict[str, Any] = {"__name__": "__main__"}
+    found: dict[str, Any] = {}
 
-    def run(*cells: str) -> dict[str, Any]:
+    def run(*cells: str) -> None:
         for cell in cells:
-            exec(compile(CELLS[cell], f"<08, {cell}>", "exec"), namespace)
-        return namespace
+            exec(compile(CELLS[cell], f"<08, {cell}>", "exec"), names)
 
-    run("setup", "earlier")
-    return run
-
-
-def test_pruning_takes_the_same_weights_but_for_rounding(notebook: Any) -> None:
-    names = notebook("prune-layers")
-    mine, theirs = names["layers_of"](names["mine"]), names["layers_of"](names["theirs"])
-    assert names["differ"] <= 1  # one threshold
-    assert sum(int((layer.weight == 0).sum()) for layer in mine) == pytest.approx(0.8 * 268_336, abs=1)
-    assert sum(int((layer.weight == 0).sum()) for layer in theirs) == pytest.approx(0.8 * 268_336, abs=1)
-
-
-def test_a_mask_in_the_forward_pass_trains_what_a_mask_after_the_step_trains(notebook: Any) -> None:
-    names = notebook("prune-layers", "train-both")
-    assert names["apart"](names["mine"], names["theirs"]) == 0
-    assert names["apart"](names["mine"], names["start"]()) > 1e-3
-
-
-def test_a_parametrization_computes_what_a_quantized_layer_computes(notebook: Any) -> None:
-    names = notebook("prune-layers", "train-both", "parametrize")
-    mine, theirs = names["mine"].eval(), names["theirs"].eval()
-    with torch.no_grad():
-        assert torch.equal(mine(names["pictures"]), theirs(names["pictures"]))  # after an epoch of each
-    names = notebook("chain")
-    assert torch.equal(names["used"] == 0, names["before"] == 0) and (names["used"] != names["before"]).any()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(SOURCE)  # it takes functions from the notebooks beside it
+        run("setup", "earlier", "prune-layers")
+        found["differ"] = names["differ"]
+        for whose in ("mine", "theirs"):
+            layers = names["layers_of"](names[whose])
+            found[f"zeros of {whose}"] = sum(int((layer.weight == 0).sum()) for layer in layers)
+        run("train-both")
+        found["apart"] = names["apart"](names["mine"], names["theirs"])
+        found["moved"] = names["apart"](names["mine"], names["start"]())
+        run("parametrize")
+        with torch.no_grad():
+            for whose in ("mine", "theirs"):
+                found[f"outputs of {whose}"] = names[whose].eval()(names["pictures"])
+        run("chain")
+        found["used"], found["before"] = names["used"], names["before"]
+        try:
+            run("torchao")
+        except ImportError:
+            return found
+        found["through torchao"] = names["through_torchao"]
+    return found
 
 
-def test_the_grids_of_torchao_are_the_fields(notebook: Any) -> None:
+def test_pruning_takes_the_same_weights_but_for_rounding(found: dict[str, Any]) -> None:
+    assert found["differ"] <= 1  # one threshold
+    assert found["zeros of mine"] == pytest.approx(0.8 * 268_336, abs=1)
+    assert found["zeros of theirs"] == pytest.approx(0.8 * 268_336, abs=1)
+
+
+def test_a_mask_in_the_forward_pass_trains_what_a_mask_after_the_step_trains(found: dict[str, Any]) -> None:
+    assert found["apart"] == 0
+    assert found["moved"] > 1e-3
+
+
+def test_a_parametrization_computes_what_a_quantized_layer_computes(found: dict[str, Any]) -> None:
+    assert torch.equal(found["outputs of mine"], found["outputs of theirs"])  # after an epoch of each
+    used, before = found["used"], found["before"]
+    assert torch.equal(used == 0, before == 0) and (used != before).any()
+
+
+def test_the_grids_of_torchao_are_the_fields(found: dict[str, Any]) -> None:
     pytest.importorskip("torchao", reason="torchao is not installed")
-    names = notebook("prune-layers", "train-both", "parametrize", "torchao")
+    through_torchao = found["through torchao"]
     w = torch.randn(5, 3, 3, 3)
     for bits in (4, 3, 2):
         m, half = w.abs().max(), 2 ** (bits - 1) - 1
         field = torch.round(w / m * half) / half * m
-        assert torch.allclose(names["through_torchao"](w, bits, True), field, atol=1e-6)
-        channels = names["through_torchao"](w, bits, False, per_channel=True)
+        assert torch.allclose(through_torchao(w, bits, True), field, atol=1e-6)
+        channels = through_torchao(w, bits, False, per_channel=True)
         assert max(len(channel.unique()) for channel in channels) <= 2**bits
-        assert (channels - w).abs().mean() < (names["through_torchao"](w, bits, False) - w).abs().mean()
+        assert (channels - w).abs().mean() < (through_torchao(w, bits, False) - w).abs().mean()
