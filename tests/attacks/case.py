@@ -32,7 +32,7 @@ class Case:
 
     before: right before the answer; between: between the two test cells; after: at the end.
     points: what the two test cells must get. kinds: their verdicts, where these matter. suspicious: whether
-    the instructor must hear of it.
+    the instructor must hear of it. seconds: that a cell may take; few where one is meant to take too long.
     """
 
     name: str
@@ -43,6 +43,7 @@ class Case:
     points: tuple[float, float] = (5.0, 5.0)
     kinds: tuple[str, str] | None = None
     suspicious: bool = False
+    seconds: float = 60.0
     metadata: dict[str, object] = field(default_factory=dict)
 
     def hand_in(self, folder: Path) -> None:

