@@ -31,7 +31,7 @@ def serve() -> Iterator[Serve]:
     children: list[tuple[int, Channel]] = []
     accused: list[str] = []
 
-    def start(*functions: Any, seconds: float = 20.0, reference: Any = None) -> Any:
+    def start(*functions: Any, seconds: float = 120.0, reference: Any = None) -> Any:
         ours, theirs = socket.socketpair()
         names = {function.__name__: function for function in functions}
         pid = os.fork()

@@ -32,6 +32,12 @@ def pair() -> Iterator[Pair]:
 
 
 def soon() -> float:
+    """A deadline that is met on any machine."""
+    return time.monotonic() + 60
+
+
+def at_once() -> float:
+    """A deadline that is to pass."""
     return time.monotonic() + 0.1
 
 
@@ -70,8 +76,8 @@ def test_big_messages_go_both_ways(pair: Pair) -> None:
     thread = threading.Thread(target=echo)
     thread.start()
     for number in range(rounds):
-        end.send({"number": number}, [bytes([number]) * size, b"end"], time.monotonic() + 30)
-        header, buffers = end.receive(time.monotonic() + 30)
+        end.send({"number": number}, [bytes([number]) * size, b"end"], soon())
+        header, buffers = end.receive(soon())
         assert header["number"] == number
         assert buffers == [bytes([number]) * size, b"end"]
     thread.join()
@@ -92,7 +98,7 @@ def test_a_header_that_is_none_is_malformed(pair: Pair, header: bytes) -> None:
     thread = threading.Thread(target=theirs.sendall, args=(message(header),))
     thread.start()
     with pytest.raises(Malformed):
-        end.receive(time.monotonic() + 5)
+        end.receive(soon())
     thread.join()
 
 
@@ -121,10 +127,10 @@ def test_the_limits_themselves_are_allowed(pair: Pair, monkeypatch: pytest.Monke
 def test_what_does_not_come_in_time(pair: Pair, sent: bytes) -> None:
     end, theirs = pair
     theirs.sendall(sent)
-    begin = time.monotonic()
+    deadline = at_once()
     with pytest.raises(TimedOut):
-        end.receive(begin + 0.1)
-    assert 0.09 < time.monotonic() - begin < 2
+        end.receive(deadline)
+    assert time.monotonic() >= deadline - 0.01
 
 
 def test_dripping_bytes_do_not_put_the_deadline_off(pair: Pair) -> None:
@@ -139,7 +145,7 @@ def test_dripping_bytes_do_not_put_the_deadline_off(pair: Pair) -> None:
     thread = threading.Thread(target=drip)
     thread.start()
     with pytest.raises(TimedOut):
-        end.receive(time.monotonic() + 0.3)
+        end.receive(at_once())
     stop.set()
     thread.join()
 
@@ -147,7 +153,7 @@ def test_dripping_bytes_do_not_put_the_deadline_off(pair: Pair) -> None:
 def test_sending_to_one_that_does_not_read_ends_in_time(pair: Pair) -> None:
     end, _ = pair
     with pytest.raises(TimedOut):
-        end.send({}, [bytes(2**24)], soon())
+        end.send({}, [bytes(2**24)], at_once())
 
 
 @pytest.mark.parametrize("sent", [b"", b"\0\0", message({"sizes": [4]})[:9], message({"sizes": [4]}, b"abc")])
@@ -175,7 +181,7 @@ def test_random_bytes_and_random_damage_are_never_another_exception() -> None:
         theirs.sendall(data)
         theirs.close()
         try:
-            header, buffers = Channel(ours).receive(time.monotonic() + 5)
+            header, buffers = Channel(ours).receive(soon())
             assert isinstance(header, dict) and all(type(one) is bytearray for one in buffers)
             came += 1
         except ChannelError:
