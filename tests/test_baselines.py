@@ -17,6 +17,7 @@ from labkit.training import evaluate, train
 from tests.conftest import random_pictures
 
 
+@pytest.mark.slow
 def test_weights_are_written_with_their_recipe_and_figures(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -30,6 +31,7 @@ def test_weights_are_written_with_their_recipe_and_figures(
     assert len(list((tmp_path / "run").glob("checkpoint-*.pt"))) == 1
 
 
+@pytest.mark.slow
 def test_held_out_pictures_choose_the_epoch_and_are_not_trained_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -71,6 +73,7 @@ def test_the_command_says_what_it_does_not_know() -> None:
         assert result.exit_code == 2 and sentence in result.output
 
 
+@pytest.mark.slow
 def test_the_command_trains_and_says_where_the_weights_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -46,6 +46,7 @@ def test_shipped_weights_are_what_was_published(name: str) -> None:
     assert load(name)(torch.zeros(1, 3, 32, 32)).shape == (1, 10)
 
 
+@pytest.mark.slow
 def test_shapes10_weights_score_what_their_card_says() -> None:
     entry = checkpoints.shipped()["resnet20-shapes10"]
     net = load("resnet20-shapes10")

@@ -134,6 +134,7 @@ def test_shapes10_passes_its_arguments_on(monkeypatch: pytest.MonkeyPatch) -> No
 # --- the real data ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_cifar10_is_the_official_data(cifar_root: Path) -> None:
     train, test = cifar10(root=cifar_root), cifar10(train=False, root=cifar_root)
     assert train.images.shape == (50_000, 3, 32, 32) and test.images.shape == (10_000, 3, 32, 32)
@@ -145,6 +146,7 @@ def test_cifar10_is_the_official_data(cifar_root: Path) -> None:
 
 
 @pytest.mark.parametrize("train", [True, False], ids=["train", "test"])
+@pytest.mark.slow
 def test_torchvisions_object_holds_the_same_pictures(cifar_root: Path, train: bool) -> None:
     pytest.importorskip("torchvision")
     theirs = torchvision_cifar10(train, cifar_root, transform=np.asarray)
@@ -157,6 +159,7 @@ def test_torchvisions_object_holds_the_same_pictures(cifar_root: Path, train: bo
     assert np.array_equal(picture, ours.images[123].permute(1, 2, 0)) and label == ours.labels[123]
 
 
+@pytest.mark.slow
 def test_torchvision_reads_a_folder_of_another_name(cifar_root: Path, tmp_path: Path) -> None:
     pytest.importorskip("torchvision")
     (tmp_path / "batches").mkdir()
@@ -193,6 +196,7 @@ def test_a_broken_torchvision_is_explained(
     assert len(cifar10(root=small)) == 20  # which does not need it
 
 
+@pytest.mark.slow
 def test_importing_the_data_sets_imports_no_torchvision() -> None:
     script = (
         "import sys, labkit.datasets; assert not {'torchvision', 'matplotlib', 'typer'} & set(sys.modules)"

@@ -216,6 +216,7 @@ def wait_for(true: Any, seconds: float = 60) -> None:
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system cannot kill -9")
+@pytest.mark.slow
 def test_after_kill_9_only_the_rest_is_fetched(cifar: StandIn, serve: Any, tmp_path: Path) -> None:
     mirror = serve(cifar.tar, bytes_per_second=100_000)
     process = run_fetch(cifar, tmp_path / "own", mirror.url)
@@ -311,6 +312,7 @@ def test_a_login_page_does_not_cost_the_half_file(cifar: StandIn, serve: Any, tm
     assert part(tmp_path / "own").read_bytes() == cifar.tar[:1000]
 
 
+@pytest.mark.slow
 def test_a_slow_mirror_is_left_for_the_next(
     cifar: StandIn, serve: Any, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
@@ -322,6 +324,7 @@ def test_a_slow_mirror_is_left_for_the_next(
     assert "too slow" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_slow_connection_still_gets_there(
     cifar: StandIn, serve: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -333,6 +336,7 @@ def test_a_slow_connection_still_gets_there(
     assert [len(mirror.asked) for mirror in mirrors] == [2, 1]
 
 
+@pytest.mark.slow
 def test_a_silent_mirror_is_left(
     cifar: StandIn, serve: Any, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
@@ -382,6 +386,7 @@ def test_no_mirror_at_all_is_no_network(cifar: StandIn) -> None:
         fetch_cifar10(mirrors=[])
 
 
+@pytest.mark.slow
 def test_two_processes_at_once_download_once(cifar: StandIn, serve: Any, tmp_path: Path) -> None:
     mirror = serve(cifar.tar, bytes_per_second=5_000)
     first = run_fetch(cifar, tmp_path / "own", mirror.url)

@@ -19,6 +19,7 @@ def shown(cell: str, folder: Path) -> str:
     return done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_a_mistake_is_its_sentence_and_the_line_that_led_to_it(tmp_path: Path) -> None:
     text = shown("import labkit\n\ndef mine():\n    return labkit.load('nosuch')\n\nmine()", tmp_path)
     assert "LabError: there are no weights called 'nosuch'." in text
@@ -26,5 +27,6 @@ def test_a_mistake_is_its_sentence_and_the_line_that_led_to_it(tmp_path: Path) -
     assert "Traceback" not in text and "checkpoints.py" not in text
 
 
+@pytest.mark.slow
 def test_a_bug_keeps_its_traceback(tmp_path: Path) -> None:
     assert "Traceback" in shown("import labkit\nlabkit.load(3)", tmp_path)

@@ -97,6 +97,7 @@ def test_evaluation_leaves_the_network_as_it_was(small_set: ImageSet) -> None:
     assert weights_sha256(net) == before
 
 
+@pytest.mark.slow
 def test_evaluation_follows_training(small_set: ImageSet) -> None:
     net = resnet20()
     before = evaluate(net, small_set)

@@ -38,6 +38,7 @@ def faults(repository: Path, keep: bool) -> int:
 
 
 @glibc_only
+@pytest.mark.slow
 def test_freed_memory_is_used_again_instead_of_new_pages(repository: Path) -> None:
     # 5 steps of 320 MiB are 409,600 pages of 4 KiB if each step asks for new ones
     assert faults(repository, keep=True) < 1000 < faults(repository, keep=False)

@@ -137,14 +137,16 @@ CASES: dict[str, tuple[Callable[[], plots.Picture], str]] = {
 @pytest.fixture(scope="module", params=list(CASES))
 def case(request: pytest.FixtureRequest) -> tuple[str, plots.Picture, str]:
     draw, sentence = CASES[request.param]
-    return request.param, draw(), sentence
+    fig = draw()
+    fig.draw_without_rendering()  # warnings, such as a glyph that is missing, are errors in this suite
+    return request.param, fig, sentence
 
 
+@pytest.mark.slow
 def test_a_picture_is_drawn_with_named_axes_and_a_sentence(case: tuple[str, plots.Picture, str]) -> None:
     name, fig, sentence = case
     assert sentence in fig.labkit_alt
     assert fig.labkit_alt.endswith(".")
-    fig.draw_without_rendering()  # warnings, such as a glyph that is missing, are errors in this suite
     drawn = [ax for ax in fig.axes if ax.axison]
     if "pictures" in name:
         assert not drawn
@@ -161,6 +163,7 @@ def test_a_picture_is_drawn_with_named_axes_and_a_sentence(case: tuple[str, plot
                 assert any(other.get_xlabel() for other in shares_x)
 
 
+@pytest.mark.slow
 def test_nothing_is_cut_off_at_the_pictures_edge(case: tuple[str, plots.Picture, str]) -> None:
     _, fig, _ = case
     drawn, page = fig.get_tightbbox(), fig.bbox_inches
@@ -191,6 +194,7 @@ def test_a_picture_ignores_the_notebooks_style_and_leaves_it_alone() -> None:
     assert styled.axes[0].xaxis.label.get_size() == plain.axes[0].xaxis.label.get_size()
 
 
+@pytest.mark.slow
 def test_no_window_opens_and_pyplot_holds_nothing() -> None:
     code = (
         "import sys, labkit\n"

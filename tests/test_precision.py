@@ -50,6 +50,7 @@ def test_an_unknown_precision_is_named(small_set: ImageSet) -> None:
         finetune(resnet20(), small_set, epochs=1, precision="float16")
 
 
+@pytest.mark.slow
 def test_a_students_loop_computes_in_bfloat16_and_sees_float32(small_set: ImageSet) -> None:
     net = resnet20()
     inside = dtype_inside(net)
@@ -72,6 +73,7 @@ def test_a_students_loop_computes_in_bfloat16_and_sees_float32(small_set: ImageS
     assert run.settings["precision"] == "bfloat16"
 
 
+@pytest.mark.slow
 def test_the_record_says_what_auto_came_to(small_set: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(precision, "best_precision", lambda device: "bfloat16")
     assert finetune(resnet20(), small_set, epochs=1).settings["precision"] == "bfloat16"
@@ -114,6 +116,7 @@ def test_evaluation_is_float32_whatever_surrounds_it(small_set: ImageSet) -> Non
         assert evaluate(net, small_set) == wanted
 
 
+@pytest.mark.slow
 def test_evaluation_within_a_training_loop_is_float32_too(small_set: ImageSet) -> None:
     seen = []
 

@@ -80,11 +80,13 @@ def takes(notebook: Notebook, seconds: float) -> Callable[[nn.Module, int], None
     return pass_time
 
 
+@pytest.mark.slow
 def test_one_picture_is_replaced_after_each_epoch(notebook: Notebook) -> None:
     run(3, takes(notebook, 60))
     assert notebook.story == [("new", 1, 1), ("update", 1, 2), ("update", 1, 3)]
 
 
+@pytest.mark.slow
 def test_it_is_the_training_curve_with_its_sentence(notebook: Notebook) -> None:
     done = run(3, takes(notebook, 60))
     *_, data, metadata = notebook.shown[-1]
@@ -110,11 +112,13 @@ def test_the_picture_comes_before_the_lines_and_the_bar_is_wiped_first(
     assert "epoch" not in above and "epoch  1/2" in below and "epoch  2/2" in below
 
 
+@pytest.mark.slow
 def test_quick_epochs_are_drawn_no_more_than_every_two_seconds_but_all_in_the_end(notebook: Notebook) -> None:
     run(10, takes(notebook, 0.5))
     assert notebook.story == [("new", 1, 1), ("update", 1, 5), ("update", 1, 9), ("update", 1, 10)]
 
 
+@pytest.mark.slow
 def test_drawing_takes_its_share_of_the_time_at_most(
     notebook: Notebook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -155,6 +159,7 @@ def test_a_run_whose_loss_is_lost_shows_that_too(notebook: Notebook) -> None:
     assert notebook.story == [("new", 1, 1)]
 
 
+@pytest.mark.slow
 def test_a_run_that_is_read_back_shows_its_picture_once(notebook: Notebook, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         run(3, folder=tmp_path, callbacks=[Stop(2)])
@@ -211,6 +216,7 @@ def test_a_picture_that_fails_stops_no_training(
     assert "epoch  3/3" in out
 
 
+@pytest.mark.slow
 def test_pictures_do_not_pile_up(notebook: Notebook, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[weakref.ref[plots.Picture]] = []
     drawing = plots.training_curve
@@ -248,6 +254,7 @@ labkit.finetune(net, few, few, epochs=3, batch_size=25, label="tiny");
 """
 
 
+@pytest.mark.slow
 def test_in_a_real_kernel_a_training_leaves_one_picture() -> None:
     nbclient = pytest.importorskip("nbclient")
     nbformat = pytest.importorskip("nbformat")

@@ -64,6 +64,7 @@ def test_fingerprint_sees_code_but_not_comments() -> None:
     )
 
 
+@pytest.mark.slow
 def test_fingerprint_is_the_same_in_every_kernel_and_without_docstrings() -> None:
     code = (
         "from labkit.reproducible import code_fingerprint\n"

@@ -75,11 +75,13 @@ def test_the_set_is_what_the_lab_expects_of_one() -> None:
     assert all(name.isalpha() and name.islower() for name in data.classes)
 
 
+@pytest.mark.slow
 def test_default_sizes() -> None:
     assert len(shapes.draw(train=False)) == 5_000
     assert shapes.TRAIN_SIZE == 20_000  # not drawn here: it takes seconds
 
 
+@pytest.mark.slow
 def test_the_constants_normalise_unseen_pictures() -> None:
     data = shapes.draw(train=False, size=2_000, seed=1)
     pixels = data.images.double().div(255).transpose(0, 1).flatten(1)
@@ -130,6 +132,7 @@ def test_impossible_arguments_are_named(size: int, seed: int) -> None:
         shapes.draw(size=size, seed=seed)
 
 
+@pytest.mark.slow
 def test_importing_draws_nothing() -> None:
     program = (
         "from labkit import shapes\n"

@@ -185,6 +185,7 @@ def test_a_training_leaves_such_a_record(lab: Path) -> None:
     assert "runs/one/record.json" in pack(lab).files
 
 
+@pytest.mark.slow
 def test_a_stopped_cell_a_large_notebook_and_a_broken_one_are_said(lab: Path) -> None:
     path = answer(lab)
     test = cell_with(path, "labkit.check.prune_by_percentage")

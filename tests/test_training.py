@@ -46,6 +46,7 @@ def plain_epoch(
         optimizer.step()
 
 
+@pytest.mark.slow
 def test_evaluate_is_the_mean_over_batches_of_a_hundred() -> None:
     data = random_pictures(200)
     net = resnet20()
@@ -187,6 +188,7 @@ RESUME = """
 """
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_to_the_same_bits(tmp_path: Path, repository: Path) -> None:
     def start(folder: str, kill_in: int) -> subprocess.CompletedProcess[str]:
         code = RESUME.format(

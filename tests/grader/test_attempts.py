@@ -146,12 +146,14 @@ def test_a_name_without_end_is_worth_a_glance_and_a_long_one_is_not() -> None:
     ],
     ids=["empty lines", "blank lines", "long names", "a long import", "a long module"],
 )
+@pytest.mark.slow
 def test_looking_takes_time_in_proportion_to_the_code(source: str) -> None:
     begin = time.perf_counter()
     attempts_in({"own": source})
     assert time.perf_counter() - begin < 10
 
 
+@pytest.mark.slow
 def test_too_much_code_is_said_to_be_too_much() -> None:
     long = "x = 1\n" * 15_000  # 90,000 characters
     said = "was not looked through (180,000 characters): there is too much code"

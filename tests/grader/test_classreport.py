@@ -172,6 +172,7 @@ def test_each_checks_pass_rate_and_the_slowest() -> None:
     assert [entry[0] for entry in slowest(class_)] == ["b", "a", "c"]
 
 
+@pytest.mark.slow
 def test_the_command_says_what_comes_first(tmp_path: Path) -> None:
     write_course(tmp_path)
     result = CliRunner().invoke(app, ["report", "compression", "--course", str(tmp_path)])

@@ -282,6 +282,7 @@ def test_elsewhere_a_file_named_as_gradescopes_list_is_a_students_file(
     assert "Ada_1" in found.new
 
 
+@pytest.mark.slow
 def test_a_damaged_list_of_gradescopes_is_a_sentence(tmp_path: Path) -> None:
     for listing in ("a: 2026-13-45", "[" * 5000, "\x00"):
         files = exported(listing, {"submission_11/01.ipynb": b"x"})
@@ -335,6 +336,7 @@ def test_a_planted_export_neither_counts_nor_stops_the_class(
     ]
 
 
+@pytest.mark.slow
 def test_many_planted_exports_take_no_time(tmp_path: Path) -> None:
     began = time.process_time()
     files = {
@@ -519,6 +521,7 @@ def test_a_disk_that_is_full_when_files_are_put_into_place_is_told(
     assert sorted_files(course) == {"ada/lab/part/1.ipynb": b"old", "ada/lab/2.ipynb": b"old"}
 
 
+@pytest.mark.slow
 def test_one_student_with_thousands_of_files_stops_nobody(tmp_path: Path) -> None:
     files: dict[str, bytes | str] = {f"ada/{n}.ipynb": b"" for n in range(20_001)}
     found = collect(download(tmp_path, {**files, "ben/1.ipynb": b"b"}), tmp_path / "course", "lab")

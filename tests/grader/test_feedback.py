@@ -256,6 +256,7 @@ def test_the_same_results_give_the_same_bytes_also_from_the_autograded_folder(
     assert notebook_page(ASSIGNMENT, again, GRADES) == notebook_page(ASSIGNMENT, one, GRADES)
 
 
+@pytest.mark.slow
 def test_code_that_would_keep_a_highlighter_busy_is_shown_plain() -> None:
     for piece in ("(", '"', "'''", "\\", "@a\n", "f'{", "0x", "é", "<", "# \n", "1."):
         for length in (19_000, 300_000):

@@ -296,6 +296,7 @@ def test_the_autograded_notebook_is_nbgraders_with_safe_outputs(course: Course) 
     assert read_autograded(course.root, ASSIGNMENT, "ada", FIRST) is None
 
 
+@pytest.mark.slow
 def test_nbgrader_makes_feedback_and_formgrader_pages_of_it(course: Course) -> None:
     one = hand_out(course, hostile(course), graded(FIRST), ("was mended",))
     path = write_autograded(course.root, ASSIGNMENT, "ada", one)

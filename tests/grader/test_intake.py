@@ -117,6 +117,7 @@ def test_an_empty_file_with_a_notebooks_name_is_looked_at(tmp_path: Path) -> Non
     assert OTHER in submission.missing
 
 
+@pytest.mark.slow
 def test_the_gradebook_asks_a_human_about_a_damaged_zip(tmp_path: Path) -> None:
     course = graded_course.make(tmp_path / "course")
     folder = course.root / "submitted" / "ada" / ASSIGNMENT
@@ -158,6 +159,7 @@ def test_a_place_in_a_zip_that_is_no_place(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 @pytest.mark.parametrize("suffix", ["ipynb", "zip"])
+@pytest.mark.slow
 def test_what_is_read_counts_and_not_what_comes_of_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: int, suffix: str
 ) -> None:

@@ -58,6 +58,7 @@ def test_an_earlier_notebook_is_never_overwritten(course: Path) -> None:
         new_notebook(course, "compression", "another_one", "two\nlines")
 
 
+@pytest.mark.slow
 def test_its_reference_solution_has_full_marks_and_its_release_no_solution(course: Path) -> None:
     for arguments in (
         ["new", "soft_shrink", "--course", str(course)],

@@ -146,6 +146,7 @@ def test_a_picture_after_too_much_text_is_still_shown() -> None:
     assert kept[1]["data"] == {"image/png": PNG}
 
 
+@pytest.mark.slow
 def test_a_million_small_outputs_are_no_burden() -> None:
     letters = [{"output_type": "stream", "name": "stdout", "text": "x"}] * 300_000
     start = time.process_time()
@@ -357,6 +358,7 @@ def test_a_diagram_is_shown_as_its_text(fence: str) -> None:
     assert 'class="mermaid"' not in page_of(module.safe_markdown(text))
 
 
+@pytest.mark.slow
 def test_long_markdown_takes_no_long_time() -> None:
     start = time.process_time()
     for piece in (

@@ -159,6 +159,7 @@ def test_a_text_cell_may_hold_the_picture_that_colab_writes_into_it() -> None:
     read_notebook(file(text("![](data:image/png;base64," + "A" * 3_000_000 + ")")))
 
 
+@pytest.mark.slow
 def test_cells_without_an_id_are_numbered_in_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading, "MOST_CELLS", 10**6, raising=False)
     begin = time.perf_counter()

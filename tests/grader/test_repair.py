@@ -338,6 +338,7 @@ def test_other_text_beside_a_stub_is_no_answer(change: Change) -> None:
 
 
 # what mending costs
+@pytest.mark.slow
 def test_each_cell_is_parsed_a_few_times_however_many_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
     def work(parts: int) -> int:
         """Characters that are parsed while an answer in many parts is mended, and one that is nowhere."""

@@ -19,9 +19,7 @@ def test_a_benchmark_measures_every_side_and_writes_it_down(
     command = [sys.executable, str(repository / "benchmarks" / f"{script}.py")]
     command += ["--train", "32", "--test", "20", "--rounds", "1", "--out", str(out)]
     empty = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path), "LABKIT_DATA": str(tmp_path)}
-    done = subprocess.run(
-        command, cwd=tmp_path, env={**os.environ, **empty}, capture_output=True, text=True
-    )
+    done = subprocess.run(command, cwd=tmp_path, env={**os.environ, **empty}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     result = json.loads(out.read_text())
     assert result["data"] in ("random", "cifar10") and len(result["peak_memory_gib"]) == sides
