@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import nbformat
 from nbformat import NotebookNode
@@ -14,7 +15,7 @@ from labkit.grading.grade import prepared_release
 from labkit.grading.gradebook import GradebookWriter
 from labkit.grading.repair import repair
 from labkit.grading.samples import fill_in
-from labkit.grading.verdicts import Graded, Verdict
+from labkit.grading.verdicts import Graded, Verdict, VerdictKind
 from labkit.outcomes import Outcome
 from tests.roundtrip.tiny_course import write_course
 
@@ -54,10 +55,11 @@ def make(root: Path) -> Course:
     return Course(root, released)
 
 
-def graded(name: str, points: float = 3.0, **outputs: list[dict]) -> Graded:
+def graded(name: str, points: float = 3.0, **outputs: list[dict[str, Any]]) -> Graded:
     """7 points for the first test if `points` is 7, else partly; the second test passed."""
     function = name.partition("_")[2]
-    kind, sentence = ("passed", "") if points == 7.0 else ("partial", "1 of 3 checks passed.")
+    kind: VerdictKind = "passed" if points == 7.0 else "partial"
+    sentence = "" if kind == "passed" else "1 of 3 checks passed."
     verdicts = (
         Verdict(f"test_{function}", kind, points, 7.0, sentence, CHECKS),
         Verdict("test-sign", "passed", 3.0, 3.0, printed="sign: 3 of 3 points\n"),  # named by its cell's id

@@ -95,7 +95,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeSch
     """Whole groups. (pytest-xdist's marks for groups do not reach it with the newest pytest.)"""
     from xdist.scheduler import LoadScopeScheduling
 
-    class ByGroup(LoadScopeScheduling):
+    class ByGroup(LoadScopeScheduling):  # which ships no types
         def _split_scope(self, nodeid: str) -> str:
             return group_of(nodeid)
 

@@ -257,7 +257,7 @@ def changed_before_backward() -> None:
 
 def new_weight() -> None:
     layer = torch.nn.Linear(3, 2)
-    layer.weight = layer.weight * 2  # type: ignore[assignment]
+    layer.weight = layer.weight * 2
 
 
 @pytest.mark.parametrize(

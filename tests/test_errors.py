@@ -9,24 +9,31 @@ from pathlib import Path
 
 import pytest
 
+BETWEEN = "---- next cell"
 
-def shown(cell: str, folder: Path) -> str:
-    """What IPython shows of a cell that fails."""
+
+def shown(folder: Path, *cells: str) -> list[str]:
+    """What IPython, in a process of its own, shows of each of these cells, which fail."""
     pytest.importorskip("IPython")
-    command = [sys.executable, "-m", "IPython", "--no-banner", "--colors=NoColor", "-c", cell]
-    environment = {**os.environ, "IPYTHONDIR": str(folder)}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
-    return done.stdout + done.stderr
+    run = f"for cell in {cells!r}: get_ipython().run_cell(cell); print({BETWEEN!r})"
+    command = [sys.executable, "-m", "IPython", "--no-banner", "--colors=NoColor", "-c", run]
+    environment = {**os.environ, "IPYTHONDIR": str(folder), "PYTHONIOENCODING": "utf-8"}
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+    )
+    return done.stdout.split(BETWEEN)[:-1]
 
 
 @pytest.mark.slow
-def test_a_mistake_is_its_sentence_and_the_line_that_led_to_it(tmp_path: Path) -> None:
-    text = shown("import labkit\n\ndef mine():\n    return labkit.load('nosuch')\n\nmine()", tmp_path)
+def test_a_mistake_is_its_sentence_and_a_bug_keeps_its_traceback(tmp_path: Path) -> None:
+    mistake = "import labkit\n\ndef mine():\n    return labkit.load('nosuch')\n\nmine()"
+    text, of_a_bug = shown(tmp_path, mistake, "import labkit\nlabkit.load(3)")
     assert "LabError: there are no weights called 'nosuch'." in text
     assert "line 4: return labkit.load('nosuch')" in text
     assert "Traceback" not in text and "checkpoints.py" not in text
-
-
-@pytest.mark.slow
-def test_a_bug_keeps_its_traceback(tmp_path: Path) -> None:
-    assert "Traceback" in shown("import labkit\nlabkit.load(3)", tmp_path)
+    assert "Traceback" in of_a_bug

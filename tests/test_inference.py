@@ -71,7 +71,7 @@ def test_float64_stays_float64() -> None:
 def test_batch_norm_without_factors_is_folded_too() -> None:
     net = lived_in()
     for unit in [net.head_conv] + [block.conv1 for block in net.body_op]:
-        unit[1] = nn.BatchNorm2d(unit[0].conv.out_channels, affine=False).eval()
+        unit[1] = nn.BatchNorm2d(unit[0].conv.out_channels, affine=False).eval()  # type: ignore[arg-type, assignment]
     assert isinstance(frozen(net), FoldedResNet)
     assert_same_function(net, frozen(net), pictures(), 1e-5)
 
@@ -108,7 +108,7 @@ def test_evaluation_follows_training(small_set: ImageSet) -> None:
 def test_a_watched_network_is_used_as_it_is(small_set: ImageSet) -> None:
     net = lived_in()
     seen = []
-    net.body_op[4].conv1[0].register_forward_hook(lambda *_: seen.append("conv"))  # type: ignore[index]
+    net.body_op[4].conv1[0].register_forward_hook(lambda *_: seen.append("conv"))
     assert frozen(net) is net
     evaluate(net, small_set, batch_size=96)
     assert seen == ["conv"]
@@ -123,11 +123,11 @@ def test_a_students_own_modules_are_used_as_they_are() -> None:
         pass
 
     inside, without_norm, longer, by_hand, other_end = (resnet20() for _ in range(5))
-    inside.body_op[2].conv1[1] = Noisy(16)
-    without_norm.body_op[2].conv1[1] = nn.Identity()
+    inside.body_op[2].conv1[1] = Noisy(16)  # type: ignore[assignment]
+    without_norm.body_op[2].conv1[1] = nn.Identity()  # type: ignore[assignment]
     longer.head_conv.append(nn.Identity())
     by_hand.body_op[0].forward = lambda x: x
-    other_end.final_fc = nn.Linear(64, 10)
+    other_end.final_fc = nn.Linear(64, 10)  # type: ignore[assignment]
     for net in (Doubled(), inside, without_norm, longer, by_hand, other_end, nn.Linear(3, 4)):
         assert frozen(net.eval()) is net
 

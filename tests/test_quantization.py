@@ -21,7 +21,7 @@ def to_grid(w: Tensor, bits: int, symmetric: bool) -> Tensor:
     return torch.where(live == 0, torch.zeros(()), nearest)
 
 
-def one_layer(quantizer, bits: int = 4, pruned: int = 0) -> nn.Sequential:
+def one_layer(quantizer, bits: int = 4, pruned: int = 0) -> nn.Sequential:  # type: ignore[no-untyped-def]
     torch.manual_seed(1)
     conv = QuantizedConv(8, 16, 3, bits=bits, quantizer=quantizer)
     with torch.no_grad():
@@ -78,7 +78,7 @@ def test_nan_has_no_level() -> None:
 @pytest.mark.parametrize("symmetric", [False, True])
 def test_a_right_quantizer_is_evenly_spaced_with_the_step_of_its_grid(bits: int, symmetric: bool) -> None:
     net = one_layer(to_grid, bits, pruned=100)
-    net[0].symmetric = symmetric
+    net[0].symmetric = symmetric  # type: ignore[assignment]
     (row,) = levels_report(net).rows
     w = net[0].conv.weight.detach()
     span = 2 * float(w.abs().max()) if symmetric else float(w.max() - w.min())
@@ -137,7 +137,7 @@ def test_zero_bits_and_one_bit_give_a_line() -> None:
 
 
 def test_the_report_covers_the_quantized_layers_and_changes_nothing() -> None:
-    net = resnet20(2, True, to_grid)
+    net = resnet20(2, True, to_grid)  # type: ignore[arg-type]
     before = {name: value.clone() for name, value in net.state_dict().items()}
     report = levels_report(net)
     assert len(report.rows) == 20

@@ -56,7 +56,7 @@ def test_a_nets_sparsity_leaves_shortcuts_biases_and_batch_norms_out() -> None:
         if "id_mapping" in name and isinstance(layer, nn.Conv2d):
             nn.init.zeros_(layer.weight)
     assert sparsity(net) == 0
-    nn.init.zeros_(net.head_conv[0].conv.weight)
+    nn.init.zeros_(net.head_conv[0].conv.weight)  # type: ignore[arg-type]
     assert sparsity(net) == 432 / 268_336
     assert sparsity(net.head_conv[0]) == 1.0
 
@@ -177,7 +177,7 @@ def test_a_mask_cannot_be_made_wrong_or_changed_later() -> None:
 )
 def test_a_mask_refuses_another_net_and_changes_nothing(other: nn.Module, sentence: str) -> None:
     mine = nn.Sequential(nn.Linear(2, 2))
-    nn.init.zeros_(mine[0].weight)
+    nn.init.zeros_(mine[0].weight)  # type: ignore[arg-type]
     before = [p.detach().clone() for p in other.parameters()]
     with pytest.raises(ValueError, match=sentence) as caught:
         Mask.of(mine).apply(other)

@@ -40,7 +40,7 @@ def drop(net: nn.Module, share: float) -> None:
 def some_net(bits: int | None = None, share: float = 0.0, symmetric: bool = False) -> nn.Module:
     """A ResNet-20 whose batch norms are not at their start values."""
     torch.manual_seed(3)
-    net = resnet20(bits, symmetric, None if bits is None else scale_and_round)
+    net = resnet20(bits, symmetric, None if bits is None else scale_and_round)  # type: ignore[arg-type]
     for module in net.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean.normal_()
@@ -206,9 +206,9 @@ def test_whatever_a_quantizer_does_comes_back(quantizer: Callable[..., Tensor], 
     path = tmp_path / "odd"
     assert save_compressed(net, path).total == path.stat().st_size
     load_compressed(path, fresh)
-    assert torch.equal(fresh[0].conv.weight.double(), net[0].effective_weight.double())
-    assert torch.equal(fresh[3].weight, net[3].weight)
-    assert torch.equal(fresh[3].bias, net[3].bias)
+    assert torch.equal(fresh[0].conv.weight.double(), net[0].effective_weight.double())  # type: ignore[arg-type, arg-type]
+    assert torch.equal(fresh[3].weight, net[3].weight)  # type: ignore[arg-type, arg-type]
+    assert torch.equal(fresh[3].bias, net[3].bias)  # type: ignore[arg-type, arg-type]
 
 
 def test_zero_bits_with_one_level_comes_back(tmp_path: Path) -> None:
@@ -219,7 +219,7 @@ def test_zero_bits_with_one_level_comes_back(tmp_path: Path) -> None:
 
 
 def test_a_bare_layer_can_be_stored(tmp_path: Path) -> None:
-    conv, fresh = QuantizedConv(2, 2, 3, bits=2, quantizer=scale_and_round), QuantizedConv(2, 2, 3)
+    conv, fresh = QuantizedConv(2, 2, 3, bits=2, quantizer=scale_and_round), QuantizedConv(2, 2, 3)  # type: ignore[arg-type]
     save_compressed(conv, tmp_path / "layer")
     load_compressed(tmp_path / "layer", fresh)
     assert torch.equal(fresh.conv.weight, conv.effective_weight)
@@ -288,7 +288,7 @@ def test_a_file_for_another_net_is_named(tmp_path: Path) -> None:
 
 def test_a_net_that_would_quantize_again_is_refused(tmp_path: Path) -> None:
     save_compressed(some_net(2), tmp_path / "x")
-    net = resnet20(2, False, scale_and_round)
+    net = resnet20(2, False, scale_and_round)  # type: ignore[arg-type]
     assert "would quantize the weights again" in unchanged_after(tmp_path / "x", net)
 
 
@@ -338,7 +338,7 @@ def test_a_file_that_contradicts_itself_is_refused_though_its_checksum_fits(
 def test_the_reports_baseline_pruned_to_80_percent_at_4_bits_is_14_times_smaller(
     report_baseline: Path, tmp_path: Path
 ) -> None:
-    net = resnet20(4, False, scale_and_round)
+    net = resnet20(4, False, scale_and_round)  # type: ignore[arg-type]
     net.load_state_dict(torch.load(report_baseline, weights_only=True, map_location="cpu"))
     drop(net, 0.8)
     assert 13.5 < save_compressed(net, tmp_path / "x").ratio < 14.5

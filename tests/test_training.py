@@ -106,7 +106,7 @@ def test_net_ends_with_the_weights_of_its_best_epoch() -> None:
     class Spoil:
         def before_epoch(self, net: nn.Module, epoch: int) -> None:
             if epoch == 3:
-                nn.init.zeros_(net.net[2].weight)  # type: ignore[index]
+                nn.init.zeros_(net.net[2].weight)
 
     net, test_set = small(), random_pictures(200, 1)
     data = random_pictures(512)
@@ -231,7 +231,7 @@ def test_a_changed_start_does_not_resume(
     run_in(tmp_path, small_set)
     assert "was finished before" in capsys.readouterr().out
     other = small()
-    nn.init.zeros_(other.net[2].bias)
+    nn.init.zeros_(other.net[2].bias)  # type: ignore[arg-type]
     for change in (
         {"lr": 0.01},
         {"seed": 7},
@@ -239,7 +239,7 @@ def test_a_changed_start_does_not_resume(
         {"epoch_fn": masked},
         {"net": other},
     ):
-        run_in(tmp_path, small_set, **change)  # type: ignore[arg-type]
+        run_in(tmp_path, small_set, **change)
         assert "starting afresh" in capsys.readouterr().out, change
 
 

@@ -136,7 +136,7 @@ def test_batch_norms_statistics_and_modes(serve: Serve) -> None:
 
 def test_attributes_parameters_and_buffers_come_and_go(serve: Serve) -> None:
     def rebuild(layer: nn.Linear) -> None:
-        layer.note, layer.mask, layer.counts = "new", layer.weight.detach() > 0, np.arange(3)
+        layer.note, layer.mask, layer.counts = "new", layer.weight.detach() > 0, np.arange(3)  # type: ignore[assignment, assignment]
         layer.out_features = 7
         del layer.old
         layer.register_parameter("extra", nn.Parameter(torch.ones(1), requires_grad=False))
@@ -144,7 +144,7 @@ def test_attributes_parameters_and_buffers_come_and_go(serve: Serve) -> None:
 
     def make() -> tuple[Any, ...]:
         layer = fixtures.linear(3, 2)
-        layer.old = 3
+        layer.old = 3  # type: ignore[assignment]
         return (layer,)
 
     (layer,) = same(serve, rebuild, make)
@@ -174,7 +174,7 @@ def test_an_optimizer_with_groups_that_come_and_change(serve: Serve, kind: str) 
     def make() -> tuple[Any, ...]:
         net = nn.Sequential(fixtures.linear(3, 4), fixtures.linear(4, 2, seed=1))
         groups = [{"params": [net[0].weight]}, {"params": [net[0].bias, net[1].bias], "weight_decay": 0.1}]
-        made = optim.SGD(groups, lr=0.1, momentum=0.9) if kind == "sgd" else optim.Adam(groups, lr=0.1)
+        made = optim.SGD(groups, lr=0.1, momentum=0.9) if kind == "sgd" else optim.Adam(groups, lr=0.1)  # type: ignore[arg-type, arg-type]
         return net, made, torch.ones(2, 3)
 
     net, optimizer, _ = same(serve, step, make, calls=3)

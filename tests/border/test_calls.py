@@ -180,14 +180,14 @@ def test_training_goes_as_it_would_here(serve: Serve, kind: str) -> None:
             for _ in range(2)
         ]
         results.append((losses, net.state_dict(), optimizer.state_dict(), [p.grad for p in net.parameters()]))
-    (losses, net, state, grads), (far_losses, far_net, far_state, far_grads) = results
+    (losses, net, state, grads), (far_losses, far_net, far_state, far_grads) = results  # type: ignore[assignment]
     assert losses == pytest.approx(far_losses)
     assert all(torch.allclose(net[key], far_net[key]) for key in net)
     assert far_state["param_groups"] == state["param_groups"]
     for number, values in state["state"].items():
         for key, value in values.items():
             assert torch.allclose(torch.as_tensor(value), torch.as_tensor(far_state["state"][number][key]))
-    assert all(torch.allclose(a, b) for a, b in zip(grads, far_grads, strict=True))
+    assert all(torch.allclose(a, b) for a, b in zip(grads, far_grads, strict=True))  # type: ignore[arg-type, arg-type]
 
 
 def test_an_object_is_the_same_one_from_call_to_call(serve: Serve) -> None:
@@ -213,7 +213,7 @@ def test_gradients_flow_through_a_remote_quantizer(serve: Serve, make: Callable[
         (got * torch.arange(20.0).reshape(got.shape)).sum().backward()
         gradients.append((got.detach(), x.grad))
     assert torch.equal(gradients[0][0], gradients[1][0])
-    assert torch.allclose(gradients[0][1], gradients[1][1])
+    assert torch.allclose(gradients[0][1], gradients[1][1])  # type: ignore[arg-type, arg-type]
 
 
 def test_gradients_of_several_results_and_of_a_modules_parameters(serve: Serve) -> None:
@@ -231,7 +231,7 @@ def test_gradients_of_several_results_and_of_a_modules_parameters(serve: Serve) 
             part(got).backward(retain_graph=True)
             part(got).backward()  # a second time through the same graph
             gradients.append(copy.deepcopy(net.weight.grad))
-    assert all(torch.allclose(a, b) for a, b in zip(gradients[:3], gradients[3:], strict=True))
+    assert all(torch.allclose(a, b) for a, b in zip(gradients[:3], gradients[3:], strict=True))  # type: ignore[arg-type, arg-type]
 
 
 def test_an_earlier_notebooks_reference_runs_on_this_side(serve: Serve) -> None:
@@ -248,7 +248,7 @@ def test_an_earlier_notebooks_reference_runs_on_this_side(serve: Serve) -> None:
 
     net = fixtures.TinyNet()
     asked: list[tuple[str, str]] = []
-    remote = serve(prune_all, reference=lambda *names: asked.append(names) or prune)
+    remote = serve(prune_all, reference=lambda *names: asked.append(names) or prune)  # type: ignore[func-returns-value]
     *said, zeros = remote(net)
     assert said == ["pruned 50"] * 5 and len(asked) == 6
     assert zeros == int((net.head.weight == 0).sum()) == 80  # of 162, those below the median

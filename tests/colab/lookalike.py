@@ -22,7 +22,7 @@ from labkit.grading.nbgrader_steps import public_home
 
 ROOT = Path(__file__).resolve().parents[2]
 INSTALLED = ("labkit", "data/checkpoints", "data/report", "data/results/tables.csv")
-INSTALLED += ("notebooks/release/compression", "pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md")
+INSTALLED += ("notebooks/release/compression", "pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md")  # type: ignore[assignment]
 HERE = Path("/colab")  # inside: all that is the lookalike's own
 
 MESSAGE = """\
@@ -161,7 +161,7 @@ def _repository(folder: Path) -> None:
         else:
             shutil.copy(source, target)
     _make_smaller(folder / "labkit" / "profiles.py")
-    name = ["-c", "user.name=tests", "-c", "user.email=tests@localhost"]
+    name = ["-c", "user.name=tests", "-c", "user.email=tests@localhost"]  # type: ignore[assignment]
     for words in (
         ["init", "-q"],
         ["add", "-A"],

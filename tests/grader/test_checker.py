@@ -78,20 +78,13 @@ class Played:
 
     def __init__(self, names: dict[str, Any] | Exception | None = None, **fails: type[Exception]) -> None:
         self.names = {} if names is None else names
-        self.fails, self.done, self.starts, self.stopped = fails, [], 0, 0
-
-    fails: dict[str, type[Exception]]
-    done: list[str]
+        self.fails, self.starts, self.stopped = fails, 0, 0
+        self.done: list[str] = []
 
     def __call__(self) -> Any:
         self.starts += 1
+        self.control = Control(self.done, self.fails)
         return self
-
-    @property
-    def control(self) -> Control:
-        if not hasattr(self, "_control") or self._started != self.starts:
-            self._started, self._control = self.starts, Control(self.done, self.fails)
-        return self._control
 
     @property
     def tests(self) -> list[Values]:

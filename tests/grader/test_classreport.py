@@ -95,7 +95,7 @@ def test_checks_come_hardest_first_with_their_discrimination() -> None:
     assert [one.name for one in figures] == ["test_1", "test_2", "test_0"]
     nothing, partly, first = figures
     assert (nothing.mean, nothing.none, nothing.full, nothing.discrimination) == (0.0, 3, 0, None)
-    assert (partly.graded, partly.mean) == (2, pytest.approx(0.15))
+    assert (partly.graded, partly.mean) == (2, pytest.approx(0.15))  # type: ignore[comparison-overlap]
     assert first.discrimination == pytest.approx(1.0)  # who has more of it has more of the rest
     assert (first.full, first.none) == (1, 1)
 

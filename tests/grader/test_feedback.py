@@ -138,7 +138,7 @@ def test_whatever_students_write_is_only_text(course: Course) -> None:
         Verdict("test_double", "error", 0.0, 7.0, EVIL, checks),
         Verdict("test_sign", "timeout", 0.0, 3.0, EVIL, printed=EVIL),
     )
-    one = hand_out(course, nb, Graded(FIRST, verdicts, {"double": outputs}), (EVIL,))
+    one = hand_out(course, nb, Graded(FIRST, verdicts, {"double": outputs}), (EVIL,))  # type: ignore[dict-item]
     grades = NotebookGrades(GRADES.cells, {"double": EVIL, "why": EVIL})
     for html in (
         notebook_page(EVIL, one, grades),

@@ -82,7 +82,7 @@ def write(
     names = [
         name
         for name in (FIRST, SECOND)
-        if name not in {*rest.get("not_graded", ()), *rest.get("missing", ())}
+        if name not in {*rest.get("not_graded", ()), *rest.get("missing", ())}  # type: ignore[misc]
     ]
     notebooks = {name: course.answered(name) if answered else course.released[name] for name in names}
     with course.writer() as writer:
@@ -90,7 +90,7 @@ def write(
             student,
             {name: graded(name, points) for name in names},
             {name: course.mended(nb, name) for name, nb in notebooks.items()},
-            **rest,
+            **rest,  # type: ignore[arg-type, arg-type]
         )
 
 

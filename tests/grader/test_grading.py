@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import pytest
@@ -35,7 +36,7 @@ def course(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def released(course: Path) -> list[dict]:
+def released(course: Path) -> list[dict[str, Any]]:
     return [json.loads(path.read_text(encoding="utf-8")) for path in release(course, "compression")]
 
 
@@ -51,7 +52,9 @@ def test_releasing_twice_gives_the_same_bytes(course: Path) -> None:
     assert all(content.endswith(b"}\n") for content in first.values())
 
 
-def test_the_release_holds_no_solution_and_no_hidden_test(course: Path, released: list[dict]) -> None:
+def test_the_release_holds_no_solution_and_no_hidden_test(
+    course: Path, released: list[dict[str, Any]]
+) -> None:
     for name, content in files(course).items():
         text = content.decode("utf-8")
         for secret in (SECRET, "SOLUTION", "HIDDEN", "model answer", "copysign"):
@@ -62,26 +65,26 @@ def test_the_release_holds_no_solution_and_no_hidden_test(course: Path, released
         assert TEXT_STUB in text
 
 
-def test_the_release_keeps_the_sources_cell_ids(course: Path, released: list[dict]) -> None:
+def test_the_release_keeps_the_sources_cell_ids(course: Path, released: list[dict[str, Any]]) -> None:
     source = json.loads((course / "source" / "compression" / "01_double.ipynb").read_text())
     expected = ["colab-badge", "colab-bootstrap", *(cell["id"] for cell in source["cells"])]
     assert [cell["id"] for cell in released[0]["cells"]] == expected
     assert (released[0]["nbformat"], released[0]["nbformat_minor"]) == (4, 5)
 
 
-def test_the_release_names_no_machine(course: Path, released: list[dict]) -> None:
+def test_the_release_names_no_machine(course: Path, released: list[dict[str, Any]]) -> None:
     assert released[0]["metadata"]["language_info"] == {"name": "python"}
     for content in files(course).values():
         assert str(course) not in content.decode()
 
 
-def test_the_first_cell_is_a_badge_that_opens_this_very_notebook(released: list[dict]) -> None:
+def test_the_first_cell_is_a_badge_that_opens_this_very_notebook(released: list[dict[str, Any]]) -> None:
     badge = "".join(released[1]["cells"][0]["source"])
     assert badge.startswith("[![Open in Colab](")
     assert badge.endswith("/notebooks/release/compression/02_triple.ipynb)")
 
 
-def test_the_bootstrap_cell_does_nothing_outside_colab(released: list[dict]) -> None:
+def test_the_bootstrap_cell_does_nothing_outside_colab(released: list[dict[str, Any]]) -> None:
     source = "".join(released[0]["cells"][1]["source"])
     assert source.count("!") == 1
     plain = source.replace("!", "raise SystemExit  #")
@@ -89,11 +92,11 @@ def test_the_bootstrap_cell_does_nothing_outside_colab(released: list[dict]) -> 
     assert "git+https://github.com/" in source
 
 
-def test_check_is_content_with_a_fresh_release(course: Path, released: list[dict]) -> None:
+def test_check_is_content_with_a_fresh_release(course: Path, released: list[dict[str, Any]]) -> None:
     assert differences(course, "compression") == []
 
 
-def test_what_running_the_source_leaves_is_not_released(course: Path, released: list[dict]) -> None:
+def test_what_running_the_source_leaves_is_not_released(course: Path, released: list[dict[str, Any]]) -> None:
     source = course / "source" / "compression"
     (source / "runs" / "one-shot").mkdir(parents=True)
     for left in ("submission.zip", ".submission.zip.k2.part", "runs/one-shot/checkpoint.pt"):
@@ -101,7 +104,7 @@ def test_what_running_the_source_leaves_is_not_released(course: Path, released: 
     assert differences(course, "compression") == []
 
 
-def test_check_names_what_differs(course: Path, released: list[dict]) -> None:
+def test_check_names_what_differs(course: Path, released: list[dict[str, Any]]) -> None:
     folder = course / "release" / "compression"
     (folder / "01_double.ipynb").write_text("edited by hand")
     (folder / "02_triple.ipynb").unlink()
@@ -161,7 +164,7 @@ def test_cell(*outputs: nbformat.NotebookNode) -> nbformat.NotebookNode:
     return cell
 
 
-test_cell.__test__ = False  # type: ignore[attr-defined]
+test_cell.__test__ = False
 
 
 def shown(text: str) -> nbformat.NotebookNode:

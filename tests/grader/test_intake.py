@@ -169,7 +169,7 @@ def test_what_is_read_counts_and_not_what_comes_of_it(
 
     def counted(stream: io.BufferedIOBase, most: int) -> object:
         nonlocal read
-        for part in module_in_steps(stream, most):
+        for part in module_in_steps(stream, most):  # type: ignore[arg-type]
             read += len(part)
             yield part
 

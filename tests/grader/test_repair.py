@@ -178,7 +178,7 @@ def test_a_damaged_notebook_gets_its_answers_onto_the_releases_cells(damage: Cha
             assert here.source == there.source
     namespace: dict[str, object] = {}
     exec(cell(mended.notebook, "sparsity_at").source, namespace)
-    assert namespace["sparsity_at"](4) == 40.0  # type: ignore[operator]
+    assert namespace["sparsity_at"](4) == 40.0
     assert cell(mended.notebook, "iterative_prune").source == WALK
     assert cell(mended.notebook, "q_schedule").source == WORDS
     for note in DAMAGE[damage]:
@@ -353,7 +353,7 @@ def test_each_cell_is_parsed_a_few_times_however_many_there_are(monkeypatch: pyt
 
     parsed: list[int] = []
     parse = ast.parse
-    monkeypatch.setattr(ast, "parse", lambda source: (parsed.append(len(source)), parse(source))[1])
+    monkeypatch.setattr(ast, "parse", lambda source: (parsed.append(len(source)), parse(source))[1])  # type: ignore[func-returns-value]
     assert work(400) < 2.2 * work(200)
     assert work(400) < 400 * 100 + 50_000
 
@@ -371,7 +371,9 @@ def test_a_cell_of_endless_lines_is_not_compared_line_by_line(monkeypatch: pytes
     compared: list[int] = []
     matcher = difflib.SequenceMatcher
     monkeypatch.setattr(
-        difflib, "SequenceMatcher", lambda _, a, b: compared.append(len(a)) or matcher(None, a, b)
+        difflib,
+        "SequenceMatcher",
+        lambda _, a, b: compared.append(len(a)) or matcher(None, a, b),  # type: ignore[func-returns-value]
     )
     nb = released("04_global_pruning")
     experiments = [each.source for each in nb.cells if "experiment" in each.metadata.get("tags", [])]

@@ -86,7 +86,8 @@ def graded_functions() -> list[Graded]:
     """Every graded function of every source notebook."""
     found = []
     for path in sorted(SOURCE.glob("*.ipynb")):
-        answer, tests = None, []
+        answer: str | None = None
+        tests: list[str] = []
         for cell in [*cells_of(path.stem), None]:
             if cell is None or "answer" in tags(cell):
                 if answer is not None:
@@ -184,9 +185,12 @@ def execute(source: str, namespace: dict[str, Any], name: str) -> Any:
     file = f"<cell {name}>"
     linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
     module = ast.parse(source)
-    last = module.body.pop() if module.body and isinstance(module.body[-1], ast.Expr) else None
+    last = module.body[-1] if module.body else None
+    shown = ast.Expression(last.value) if isinstance(last, ast.Expr) else None
+    if shown is not None:
+        module.body.pop()
     exec(compile(module, file, "exec"), namespace)
-    return eval(compile(ast.Expression(last.value), file, "eval"), namespace) if last else None
+    return eval(compile(shown, file, "eval"), namespace) if shown is not None else None
 
 
 # ---- the instant checks alone, in this process

@@ -59,7 +59,7 @@ def examples() -> Iterator[tuple[str, float, np.ndarray, list[tuple[str, Any]]]]
         yield "a ramp", 1e-5, np.array(steps), list(schedule.ramp_mistakes(target, ramp, epochs))
     for epoch, target, ramp in ((4, 80.0, 10), (2, 90.0, 6)):
         q = target * (epoch + 1) / ramp
-        right = schedule.percentages(TinyNet(), lambda name, w, q=q: None if name == "id_mapping" else q)
+        right = schedule.percentages(TinyNet(), lambda name, w, q=q: None if name == "id_mapping" else q)  # type: ignore[misc]
         yield "a step", 1.0, right, list(schedule.step_mistakes(TinyNet(), epoch, target, ramp))
     yield "one grid", 1e-5, quantization.ASYMMETRIC, list(quantization.asymmetric_mistakes())
     yield "the other", 1e-5, quantization.SYMMETRIC, list(quantization.symmetric_mistakes())
@@ -68,7 +68,8 @@ def examples() -> Iterator[tuple[str, float, np.ndarray, list[tuple[str, Any]]]]
 
 
 def test_no_result_fits_two_hints_and_no_hint_fits_a_right_one() -> None:
-    clashes, told = [], defaultdict(set)
+    clashes: list[tuple[str, str, str]] = []
+    told: dict[str, set[str]] = defaultdict(set)
     for name, tolerance, right, mistakes in examples():
         given = [(hint, gives() if callable(gives) else gives) for hint, gives in mistakes]
         # that one is told from the right result by being exactly zero

@@ -114,7 +114,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 def test_every_command_and_option_that_is_named_exists() -> None:
-    known = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    known = typer.main.get_command(app).commands
     named = 0
     for page in TEXTS:
         text = page.read_text(encoding="utf-8")

@@ -225,7 +225,7 @@ def test_clipping_leaves_zeros_and_floating_point_layers_alone() -> None:
     RECIPES["improved"].prepare(net)
     assert torch.equal(layer.weight, before.clamp(-limit, limit))
     assert layer.weight.max() < 5.0 and int((layer.weight == 0).sum()) >= 32 * 16 * 9
-    assert torch.equal(net.head_conv[0].conv.weight, head)
+    assert torch.equal(net.head_conv[0].conv.weight, head)  # type: ignore[arg-type]
 
 
 def key(experiment: str, notebooks: dict[str, str]) -> str:
