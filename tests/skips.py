@@ -6,6 +6,7 @@ A skip is silent: a missing browser would otherwise turn a whole folder of tests
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,27 +19,32 @@ WORKERS = "skipped_modules"  # what a process of pytest-xdist tells the one that
 
 @dataclass(frozen=True)
 class Allowed:
-    """A skip that may happen: a regular expression for what pytest says, and why that is fine."""
+    """A skip that may happen: a regular expression for what pytest says, on which systems, why that is fine."""
 
     reason: re.Pattern[str]
+    systems: tuple[str, ...]
     why: str
 
 
 def read(path: Path) -> list[Allowed]:
-    """Lines of `reason | why`. Blank lines and those that begin with # say nothing. ValueError for others."""
+    """Lines of `reason | systems | why`, systems as `sys.platform` names them.
+
+    Blank lines and those that begin with # say nothing. ValueError for others.
+    """
     allowed = []
     for line in path.read_text(encoding="utf-8").splitlines():
         if line.strip() and not line.startswith("#"):
-            reason, bar, why = line.rpartition(" | ")
-            if not bar:
-                raise ValueError(f"{path.name}: no reason behind ` | ` in {line!r}")
-            allowed.append(Allowed(re.compile(reason.strip()), why.strip()))
+            parts = line.rsplit(" | ", 2)
+            if len(parts) != 3:
+                raise ValueError(f"{path.name}: `reason | systems | why` is wanted, not {line!r}")
+            reason, systems, why = (part.strip() for part in parts)
+            allowed.append(Allowed(re.compile(reason), tuple(systems.split()), why))
     return allowed
 
 
 def not_allowed(skipped: Iterable[tuple[str, str]], allowed: Iterable[Allowed]) -> list[str]:
-    """Of (test, reason) those that no line of the list allows."""
-    reasons = [one.reason for one in allowed]
+    """Of (test, reason) those that no line of the list allows on this system."""
+    reasons = [one.reason for one in allowed if sys.platform in one.systems]
     return [f"{test}: {why}" for test, why in skipped if not any(reason.search(why) for reason in reasons)]
 
 
