@@ -19,7 +19,7 @@ WORKERS = "skipped_modules"  # what a process of pytest-xdist tells the one that
 
 @dataclass(frozen=True)
 class Allowed:
-    """A skip that may happen: a regular expression for what pytest says, on which systems, why that is fine."""
+    """A skip that may happen: a regular expression for what pytest says, on which systems, and why."""
 
     reason: re.Pattern[str]
     systems: tuple[str, ...]
