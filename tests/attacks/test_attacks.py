@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,11 +30,10 @@ LIMITS = Limits(memory=2**30)
 LEAKS = ("READ", "FOUND", "CONNECTED", "WROTE", "same_as_numpy", "HIDDEN TESTS", "survivors(", "STASH")
 
 
-@pytest.fixture(scope="module")
-def engine() -> Iterator[Engine]:
-    with Engine([COURSE], LIMITS) as engine:
-        warm_up(engine)
-        yield engine
+@pytest.fixture
+def engine(shared_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Engine:
+    monkeypatch.setattr(shared_engine, "limits", LIMITS)
+    return shared_engine
 
 
 def ids(case: Case) -> str:
@@ -67,16 +66,10 @@ def left_behind() -> list[str]:
     return [command for command in found if not any(word in command for word in kept)]
 
 
-def warm_up(engine: Engine) -> None:
-    """Grade something: this returns when both warm parents are up, so that their processes can be counted."""
-    job, _ = Case("warm").job(COURSE / "release" / "compression")
-    engine.grade(job)
-
-
 def copies(engine: Engine) -> int:
     """How many processes the students' warm parent has started that still run: 0 when nothing is graded."""
     parent = psutil.Process(engine.process_of("students").pid)
-    while Path(parent.cmdline()[0]).name == "bwrap":
+    while Path(parent.cmdline()[0]).name == "bwrap":  # as it has graded something, all of them are up
         (parent,) = parent.children()
     return sum(alive(one) for one in parent.children(recursive=True))
 

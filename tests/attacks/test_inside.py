@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,20 +16,19 @@ from labkit.grading.engine import Engine
 from labkit.grading.sandbox import Limits
 from labkit.grading.verdicts import Graded
 from tests.attacks import inside
-from tests.attacks.case import COURSE, GOOD
+from tests.attacks.case import GOOD
 from tests.attacks.inside import Inside
-from tests.attacks.test_attacks import copies, soon, warm_up
+from tests.attacks.test_attacks import copies, soon
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="written for what Linux offers")
 
 LIMITS = Limits(memory=2**29)
 
 
-@pytest.fixture(scope="module")
-def engine() -> Iterator[Engine]:
-    with Engine([COURSE], LIMITS) as engine:
-        warm_up(engine)
-        yield engine
+@pytest.fixture
+def engine(shared_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Engine:
+    monkeypatch.setattr(shared_engine, "limits", LIMITS)
+    return shared_engine
 
 
 def words_of(graded: Graded) -> str:

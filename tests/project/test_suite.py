@@ -40,8 +40,8 @@ def run(folder: Path, allowed: str, *options: str) -> subprocess.CompletedProces
     files = {"conftest.py": CONFTEST, "test_one.py": ONE, "test_whole.py": WHOLE, "allowed.txt": allowed}
     for name, text in files.items():
         (folder / name).write_text(text, encoding="utf-8")
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:randomly", *options]
-    environment = {**os.environ, "PYTHONPATH": str(suite.ROOT)}
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "xdist", *options]
+    environment = {**os.environ, "PYTHONPATH": str(suite.ROOT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
