@@ -71,9 +71,14 @@ def shared_engine() -> Iterator[Any]:
 def graded_by_the_shared_engine(shared_engine: Any) -> Iterator[None]:
     """Whoever starts an engine in this module gets the shared one: two imports of torch less each time."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("labkit.grading.engine", "labkit.grading.grade"):
-            patch.setattr(f"{module}.Engine", lambda *_, **__: contextlib.nullcontext(shared_engine))
+        hand_out(shared_engine, patch)
         yield
+
+
+def hand_out(engine: Any, patch: pytest.MonkeyPatch) -> None:
+    """Whoever starts an engine from now on gets this one."""
+    for module in ("labkit.grading.engine", "labkit.grading.grade"):
+        patch.setattr(f"{module}.Engine", lambda *_, **__: contextlib.nullcontext(engine))
 
 
 def random_pictures(count: int, seed: int = 0) -> ImageSet:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -16,6 +17,7 @@ from typer.testing import CliRunner
 pytest.importorskip("nbgrader")
 
 from labkit.cli import app
+from tests.conftest import hand_out
 from tests.roundtrip import submissions
 from tests.roundtrip.tiny_course import write_course
 
@@ -71,7 +73,10 @@ def hand_in(course: Path, download: Path) -> None:
     shutil.rmtree(folder)
 
 
-def test_a_student_is_taken_out_as_the_page_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_student_is_taken_out_as_the_page_says(
+    shared_engine: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hand_out(shared_engine, monkeypatch)
     course = write_course(tmp_path / "notebooks")
     monkeypatch.setenv("LABKIT_COURSE", str(course))
     for words in (["release", "compression"], ["grade", "compression"]):
