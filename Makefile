@@ -9,7 +9,7 @@ CONSTRAINTS ?=
 # What `make test` runs: all, or any path, -k or -m of pytest's.
 TESTS ?=
 
-BIN := $(CURDIR)/$(VENV)/bin
+BIN := $(CURDIR)/$(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 STAMP := $(VENV)/.installed
 
 .PHONY: help setup demo check test release docs package lint clean

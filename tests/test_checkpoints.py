@@ -94,7 +94,7 @@ def test_unknown_names_say_which_there_are() -> None:
 
 class Evil:
     def __reduce__(self) -> tuple[object, tuple[str]]:
-        return os.system, ("touch pwned",)
+        return os.system, ("echo > pwned",)  # in any shell, Windows' too
 
 
 def test_a_file_with_code_in_it_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,7 +123,8 @@ def test_the_name_of_a_file_does_not_matter(tmp_path: Path, monkeypatch: pytest.
         assert weights_sha256(load(str(tmp_path / name))) == weights_sha256(net)
     torch.save(net.state_dict(), tmp_path / "theirs.pth")
     assert weights_sha256(load(str(tmp_path / "theirs.pth"))) == weights_sha256(net)
-    monkeypatch.setenv("HOME", str(tmp_path))
+    for home in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(home, str(tmp_path))
     assert read_weights("~/mine").keys() == net.state_dict().keys()
 
 

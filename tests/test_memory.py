@@ -46,6 +46,7 @@ def test_freed_memory_is_used_again_instead_of_new_pages(repository: Path) -> No
 
 
 @glibc_only
+@pytest.mark.slow
 def test_a_tight_memory_limit_is_no_error(repository: Path) -> None:
     code = f"""
         import resource, sys

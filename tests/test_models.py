@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import labkit
 from labkit.checkpoints import read_weights
 from labkit.models import prunable_layers, quantized_layers, resnet20
 
@@ -78,13 +77,3 @@ def test_prunable_layers_are_told_by_type_and_name() -> None:
         }
     )
     assert [name for name, _ in prunable_layers(net)] == ["a", "b"]
-
-
-def test_import_is_light() -> None:
-    import subprocess
-    import sys
-
-    heavy = ("torchvision", "matplotlib", "typer", "nbgrader")
-    code = f"import labkit, sys; print([m for m in {heavy} if m in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
-    assert set(labkit.__all__) <= set(dir(labkit)) | {"check", "plots"}

@@ -197,6 +197,7 @@ def test_nothing_is_drawn_where_nobody_looks(
     assert notebook.displays == 0
 
 
+@pytest.mark.slow
 def test_a_script_loads_neither_ipython_nor_matplotlib() -> None:
     code = (
         "import sys\n"
@@ -229,6 +230,7 @@ def test_a_picture_that_fails_stops_no_training(
     assert "epoch  3/3" in out
 
 
+@pytest.mark.slow
 def test_pictures_do_not_pile_up(notebook: Notebook, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[weakref.ref[plots.Picture]] = []
 
@@ -245,6 +247,7 @@ def test_pictures_do_not_pile_up(notebook: Notebook, monkeypatch: pytest.MonkeyP
     assert pyplot is None or not pyplot.get_fignums()
 
 
+@pytest.mark.slow
 def test_the_weights_are_the_same_with_and_without_a_picture(
     notebook: Notebook, monkeypatch: pytest.MonkeyPatch
 ) -> None:

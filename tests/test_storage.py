@@ -60,7 +60,7 @@ def bits_of(value: Tensor) -> bytes:
     return (value + 0.0).numpy().tobytes()  # + 0.0 makes -0.0 a 0.0
 
 
-@pytest.mark.parametrize("symmetric", [False, True])
+@pytest.mark.parametrize("symmetric", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("share", [0.0, 0.8, 0.99])
 @pytest.mark.parametrize("bits", [None, 1, 2, 4, 5, 8])
 def test_reading_back_gives_the_effective_weights_bit_for_bit(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -173,7 +174,8 @@ def test_records_of_runs_go_along_and_nothing_that_lies_beside_them(lab: Path) -
     (run / "checkpoint.pt").write_bytes(b"weights")
     (run / "other.json").write_text('{"password": "secret"}')
     (run / "broken.json").write_text("{")
-    (run / "elsewhere.json").symlink_to(run / "record.json")
+    with contextlib.suppress(OSError):  # on Windows not everybody may make one
+        (run / "elsewhere.json").symlink_to(run / "record.json")
     runs = [name for name in pack(lab).files if name.startswith("runs/")]
     assert runs == ["runs/quick/02-held/record.json"]
 
@@ -266,12 +268,11 @@ def in_colab(lab: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list
     """`google.colab` with notebook 01 on the screen and the others in Drive; gives what was downloaded."""
     screen = json.loads(answer(lab).read_text(encoding="utf-8"))
     screen["metadata"]["colab"] = {"name": f"Copy of {PRUNING}.ipynb"}
-    drive = tmp_path / "drive"
-    lab.rename(drive)
-    (drive / f"{PRUNING}.ipynb").unlink()
-    content = tmp_path / "content"
+    drive, content = tmp_path / "drive", tmp_path / "content"
     content.mkdir()
     monkeypatch.chdir(content)
+    lab.rename(drive)
+    (drive / f"{PRUNING}.ipynb").unlink()
     monkeypatch.setattr(colab, "FOLDERS", (content, drive))
     downloaded: list[str] = []
     parts: dict[str, dict[str, Any]] = {
@@ -326,6 +327,7 @@ def test_in_colab_without_an_answer_from_the_screen(
 # ---- and on the instructor's side
 
 
+@pytest.mark.slow
 def test_the_zip_is_collected_and_taken_in_without_a_note(lab: Path, tmp_path: Path) -> None:
     pytest.importorskip("nbgrader")
     import nbformat

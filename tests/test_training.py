@@ -187,7 +187,7 @@ RUNS = """
         torch.manual_seed(1)
         torch.set_num_threads(1)
         net = resnet20()
-        run = finetune(net, random_pictures(48), random_pictures(32, 1), epochs=4, lr=0.02, batch_size=16,
+        run = finetune(net, random_pictures(20), random_pictures(10, 1), epochs=4, lr=0.02, batch_size=8,
                        folder=folder, callbacks=[Kill(kill_in)])
         losses = [round(r["test_loss"], 12) for r in run.history]
         print("result", save(net, folder + ".safetensors"), losses, run.best_epoch, flush=True)
@@ -260,7 +260,7 @@ def test_another_start_does_not_cost_what_was_done(
     capsys.readouterr()
     run_in(tmp_path, small_set)
     assert "was finished before: read back" in capsys.readouterr().out
-    record = json.loads((tmp_path / "record.json").read_text())
+    record = json.loads((tmp_path / "record.json").read_text(encoding="utf-8"))
     assert record["settings"]["seed"] == 42, "of the run that was asked for"
     for file in tmp_path.glob("checkpoint-*.pt"):
         os.utime(file, (2**31, 2**31))  # by another machine's clock

@@ -26,7 +26,7 @@ from dataclasses import replace
 from labkit import profiles
 
 profiles.PROFILES["quick"] = replace(
-    profiles.PROFILES["quick"], epochs=2, ramp_epochs=1, train_size=64, test_size=50, scan_size=20
+    profiles.PROFILES["quick"], epochs=2, ramp_epochs=1, train_size=128, test_size=50, scan_size=20
 )
 """
 

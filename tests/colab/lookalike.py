@@ -176,7 +176,7 @@ def _make_smaller(profiles: Path) -> None:
     text = profiles.read_text(encoding="utf-8")
     for size, smaller in (
         ("epochs=4, ramp_epochs=2", "epochs=2, ramp_epochs=1"),
-        ("train_size=600, test_size=500, scan_size=200", "train_size=64, test_size=50, scan_size=20"),
+        ("train_size=600, test_size=500, scan_size=200", "train_size=128, test_size=50, scan_size=20"),
     ):
         assert size in text
         text = text.replace(size, smaller)

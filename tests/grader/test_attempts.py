@@ -148,9 +148,9 @@ def test_a_name_without_end_is_worth_a_glance_and_a_long_one_is_not() -> None:
 )
 @pytest.mark.slow
 def test_looking_takes_time_in_proportion_to_the_code(source: str) -> None:
-    begin = time.perf_counter()
+    begin = time.process_time()  # others' work does not count
     attempts_in({"own": source})
-    assert time.perf_counter() - begin < 10
+    assert time.process_time() - begin < 10  # one; 15 and more where it grows as the square
 
 
 @pytest.mark.slow

@@ -338,13 +338,13 @@ def test_a_planted_export_neither_counts_nor_stops_the_class(
 
 @pytest.mark.slow
 def test_many_planted_exports_take_no_time(tmp_path: Path) -> None:
-    began = time.process_time()
     files = {
-        f"mal/{n}/{name}": name for n in range(3000) for name in (GRADESCOPE_LIST, "submission_1/a.ipynb")
+        f"mal/{n}/{name}": name for n in range(15_000) for name in (GRADESCOPE_LIST, "submission_1/a.ipynb")
     }
     path = download(tmp_path, {**files, "x/" * 30_000 + "a.ipynb": "a", "ada/1.ipynb": "a"})
+    began = time.process_time()
     assert collect(path, tmp_path / "course", "lab").new == ["ada", "x"]
-    assert time.process_time() - began < 5
+    assert time.process_time() - began < 20  # one; 450 million steps were each file held against each export
 
 
 @pytest.mark.parametrize("top", ["", "export/"])

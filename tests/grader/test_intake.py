@@ -9,6 +9,7 @@ import sys
 import time
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -191,22 +192,31 @@ def test_members_count_over_all_zips(tmp_path: Path) -> None:
     assert list(submission.not_graded) == GRADED
 
 
-def test_a_zip_that_lists_a_million_files_is_not_listed(tmp_path: Path) -> None:
+def test_a_zip_that_lists_a_million_files_is_not_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = []
+
+    class Listed(zipfile.ZipInfo):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            listed.append(self.filename)
+
     entry = struct.pack("<4s4B4HL2L5H2L", b"PK\x01\x02", 20, 3, 20, *[0] * 8, 1, *[0] * 6) + b"a"
     entries = entry * 300_000
     end = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 65535, 65535, len(entries), 0, 0)
     folder_of(tmp_path, {"w.zip": packed({"in.zip": entries + end})})
-    began = time.process_time()
+    monkeypatch.setattr(zipfile, "ZipInfo", Listed)
     taken = take_in(tmp_path, ALL)
     assert taken.unopened[-1].startswith("more than")
-    assert time.process_time() - began < 1  # 3 seconds and 150 MB if it were
+    assert listed == ["in.zip"]
 
 
-def test_a_name_of_64_000_blanks_takes_no_time() -> None:
+def test_a_name_of_a_million_blanks_takes_no_time() -> None:
     began = time.process_time()
-    assert called("01" + " " * 64_000 + "x", ALL) is None
-    assert called(NAME + " " * 64_000 + "(1)", ALL) == NAME
-    assert time.process_time() - began < 1
+    assert called("01" + " " * 10**6 + "x", ALL) is None
+    assert called(NAME + " " * 10**6 + "(1)", ALL) == NAME
+    assert time.process_time() - began < 60  # half an hour where blanks cost their square
 
 
 # copies and names

@@ -146,15 +146,21 @@ def test_a_picture_after_too_much_text_is_still_shown() -> None:
     assert kept[1]["data"] == {"image/png": PNG}
 
 
-@pytest.mark.slow
-def test_a_million_small_outputs_are_no_burden() -> None:
-    letters = [{"output_type": "stream", "name": "stdout", "text": "x"}] * 300_000
-    start = time.process_time()
+def test_many_small_outputs_are_no_burden(monkeypatch: pytest.MonkeyPatch) -> None:
+    letters = [{"output_type": "stream", "name": "stdout", "text": "x"}] * (MOST_TEXT + 1000)
     assert len(safe_outputs(letters)) == 2
-    many = safe_outputs([display(text_plain="x")] * 300_000)
+    looked_at = []
+    one = module._output
+
+    def watched(given: object, budget: Any) -> Any:
+        looked_at.append(given)
+        return one(given, budget)
+
+    monkeypatch.setattr(module, "_output", watched)
+    many = safe_outputs([display(text_plain="x")] * (MOST_OUTPUTS + 1000))
     assert len(many) == MOST_OUTPUTS + 1
     assert "more than 200 outputs" in many[-1]["text"]
-    assert time.process_time() - start < 5
+    assert len(looked_at) == MOST_OUTPUTS + 1
 
 
 def test_a_deep_recursion_keeps_both_ends_of_its_traceback() -> None:
@@ -386,7 +392,7 @@ def test_long_markdown_takes_no_long_time() -> None:
         "![a](attachment:d.png '" + "x" * 10**6,
     ):
         module.safe_markdown(text, {"d.png"})
-    assert time.process_time() - start < 10
+    assert time.process_time() - start < 120  # two; hours where it grows as the square
 
 
 def test_a_line_is_one_and_moves_nothing() -> None:

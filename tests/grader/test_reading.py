@@ -162,10 +162,10 @@ def test_a_text_cell_may_hold_the_picture_that_colab_writes_into_it() -> None:
 @pytest.mark.slow
 def test_cells_without_an_id_are_numbered_in_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading, "MOST_CELLS", 10**6, raising=False)
-    begin = time.perf_counter()
-    nb, _ = read_notebook(file(*[{"cell_type": "raw"}] * 20_000))  # 200 million steps, were each from 0
-    assert time.perf_counter() - begin < 10
-    assert len({cell.id for cell in nb.cells}) == 20_000
+    begin = time.process_time()
+    nb, _ = read_notebook(file(*[{"cell_type": "raw"}] * 60_000))  # 2 billion steps, were each from 0
+    assert time.process_time() - begin < 30  # one
+    assert len({cell.id for cell in nb.cells}) == 60_000
 
 
 def test_a_made_up_id_takes_nobodys_place() -> None:

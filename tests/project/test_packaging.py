@@ -149,7 +149,7 @@ def test_what_notebooks_write_with_a_dot_is_there_whatever_was_imported_before()
                 names |= set(dotted.findall("".join(cell["source"])))
     assert len(names) > 20
     code = (
-        "import os, torch, numpy, matplotlib, labkit\n"
+        "import os, torch, numpy, matplotlib.backends.backend_agg, matplotlib.figure, labkit\n"
         f"for name in {sorted(names)!r}:\n"
         "    if os.fork() == 0:\n"
         "        try: eval(name)\n"
