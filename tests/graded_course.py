@@ -17,6 +17,7 @@ from labkit.grading.repair import repair
 from labkit.grading.samples import fill_in
 from labkit.grading.verdicts import Graded, Verdict, VerdictKind
 from labkit.outcomes import Outcome
+from tests import alembic_once  # noqa: F401
 from tests.roundtrip.tiny_course import write_course
 
 ASSIGNMENT = "compression"

@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Iterator
-from typing import Any, ClassVar
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
 
-import nbformat
 import psutil
 import pytest
 
@@ -23,15 +24,34 @@ from labkit.grading.engine import broken_off
 from labkit.grading.submission import Assignment, Submission, job_of
 from labkit.grading.verdicts import Graded, Job
 from tests import graded_course as made
+from tests.cluster.held import hold_results
 
 pytestmark = pytest.mark.filterwarnings("default")  # dask's own: sockets and loops that it closes late
 
-JOBS = 12
+JOBS = 8
+DEADLINE = 120  # seconds, for a process to do what it does in one or two
+
+
+@dataclass(frozen=True)
+class Story:
+    """What a cluster did, one of whose two workers was killed while it had notebooks in hand.
+
+    results: of each that was handed back, in that order, its number, points, whether it is complete. engines,
+    survivors: how many processes the engines of the killed worker and of the other one had; outlived: those
+    that did not end with the worker, or with the cluster.
+    """
+
+    results: list[tuple[int, list[float], bool]]
+    said: list[str]
+    engines: int
+    outlived_worker: list[psutil.Process]
+    survivors: int
+    outlived_cluster: list[psutil.Process]
 
 
 @pytest.fixture(scope="module")
 def jobs(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Job]:
-    """Students' notebooks of the tiny course; every third one is wrong. Each takes half a second."""
+    """Students' notebooks of the tiny course; every third one is wrong."""
     course = made.make(tmp_path_factory.mktemp("course"))
     assignment = Assignment.read(course.root / "nowhere", course.root / "source" / made.ASSIGNMENT)
     jobs = {}
@@ -39,62 +59,70 @@ def jobs(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Job]:
         nb = course.answered(made.FIRST)
         if number % 3 == 0:
             made.named(nb, "double").source = "def double(x):\n    return x + 1"
-        nb.cells.append(nbformat.v4.new_code_cell("import time\ntime.sleep(0.5)", id="own"))
         mended = course.mended(nb, made.FIRST)
         submission = Submission(f"student{number}", {made.FIRST: mended})
         jobs[number] = job_of(made.FIRST, submission, assignment, assignment.texts())
     return jobs
 
 
-@pytest.fixture
-def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=2, dashboard_address=None, silence_logs=50
-    ) as cluster:
-        yield cluster
-
-
 def wanted(number: int) -> list[float]:
     return [0.0 if number % 3 == 0 else 7.0, 3.0]
 
 
-def warm_parents(*workers: int) -> list[psutil.Process]:
-    """The processes below these that the engine started, and bubblewrap around them."""
+@pytest.fixture(scope="module")
+def story(jobs: dict[int, Job], tmp_path_factory: pytest.TempPathFactory) -> Story:
+    held = tmp_path_factory.mktemp("held")
+    said: list[str] = []
+    results: list[tuple[int, list[float], bool]] = []
+    orphans: list[psutil.Process] = []
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=2, dashboard_address=":0", silence_logs=50
+    ) as cluster:
+        victim, other = cluster.workers.values()
+        with distributed.Client(cluster) as client:
+            client.run(hold_results, str(held), workers=[victim.worker_address])
+        for number, graded in schedule.grade_on(cluster.scheduler_address, jobs.items(), said.append):
+            results.append((number, [verdict.points for verdict in graded.verdicts], graded.complete))
+            if not orphans:
+                wait_for(lambda: any(held.iterdir()), "the worker to have graded a notebook")
+                orphans = warm_parents(victim.pid)
+                os.kill(victim.pid, signal.SIGKILL)
+        outlived_worker = psutil.wait_procs(orphans, timeout=DEADLINE)[1]
+        survivors = warm_parents(other.pid)
+    outlived_cluster = psutil.wait_procs(survivors, timeout=DEADLINE)[1]
+    return Story(results, said, len(orphans), outlived_worker, len(survivors), outlived_cluster)
+
+
+def wait_for(event: Callable[[], bool], what: str) -> None:
+    end = time.monotonic() + DEADLINE
+    while not event():
+        assert time.monotonic() < end, f"waited in vain for {what}"
+        time.sleep(0.05)
+
+
+def warm_parents(worker: int) -> list[psutil.Process]:
+    """The processes below this one that the engine started, and bubblewrap around them."""
     found = []
-    for one in [one for pid in workers for one in psutil.Process(pid).children(recursive=True)]:
+    for one in psutil.Process(worker).children(recursive=True):
         with contextlib.suppress(psutil.Error):  # it has ended in the meantime
             if "labkit.grading.zygote" in " ".join(one.cmdline()):
                 found.append(one)
     return found
 
 
-def test_a_worker_is_killed_and_nothing_is_lost_or_done_twice(jobs: dict[int, Job], cluster: Any) -> None:
-    pids = [worker.pid for worker in cluster.workers.values()]
-    orphans: list[psutil.Process] = []
-    said: list[str] = []
-    results = []
-    for key, graded in schedule.grade_on(cluster.scheduler_address, jobs.items(), said.append):
-        results.append((key, [verdict.points for verdict in graded.verdicts], graded.complete))
-        if not orphans:  # the first result: others are on their way
-            victim = max(pids, key=lambda pid: len(warm_parents(pid)))
-            orphans = warm_parents(victim)
-            os.kill(victim, signal.SIGKILL)
-    assert sorted(key for key, *_ in results) == sorted(jobs)
-    assert all(complete for *_, complete in results)
-    assert {key: points for key, points, _ in results} == {number: wanted(number) for number in jobs}
-    assert len(said) == 1 and said[0].startswith("isolation on the cluster: ")
-    assert len(orphans) >= 2
-    assert psutil.wait_procs(orphans, timeout=20)[1] == []  # they ended with the worker
+def test_a_worker_is_killed_and_nothing_is_lost_or_done_twice(story: Story) -> None:
+    assert sorted(number for number, *_ in story.results) == list(range(JOBS))
+    assert all(complete for *_, complete in story.results)
+    assert {number: points for number, points, _ in story.results} == {n: wanted(n) for n in range(JOBS)}
+    (line,) = story.said
+    assert line.startswith("isolation on the cluster: ")
 
 
-def test_no_process_is_left_when_the_cluster_closes(jobs: dict[int, Job], cluster: Any) -> None:
-    results = list(schedule.grade_on(cluster.scheduler_address, list(jobs.items())[:3], str))
-    assert len(results) == 3
-    left = warm_parents(*(worker.pid for worker in cluster.workers.values()))
-    assert left
-    cluster.close()
-    assert psutil.wait_procs(left, timeout=20)[1] == []
+def test_no_process_is_left_when_a_worker_dies_or_the_cluster_closes(story: Story) -> None:
+    assert story.engines >= 2
+    assert story.outlived_worker == []
+    assert story.survivors >= 2
+    assert story.outlived_cluster == []
 
 
 class Fragile:

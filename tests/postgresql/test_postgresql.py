@@ -37,6 +37,7 @@ from tests.graded_course import ASSIGNMENT, FIRST, SECOND, Course
 
 PASSWORD = "s%cret@:/"  # what has to be written otherwise in a URL
 QUOTED = "s%25cret%40%3A%2F"
+PORTS = 5  # how many to try
 
 
 def program(name: str) -> str | None:
@@ -55,30 +56,39 @@ def server() -> Iterator[str]:
     user = next(name for name in ("postgres", "nobody") if _exists(name)) if os.geteuid() == 0 else None
     folder = Path(tempfile.mkdtemp(prefix="labkit-postgres-"))
     (folder / "password").write_text(PASSWORD)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     if user is not None:
         for path in (folder, folder / "password"):
             shutil.chown(path, user)
 
-    def run(*command: str) -> None:
-        subprocess.run(command, cwd=folder, user=user, check=True, stdout=subprocess.DEVNULL)
+    def run(*command: str) -> bool:
+        ended = subprocess.run(command, cwd=folder, user=user, check=False, stdout=subprocess.DEVNULL)
+        return ended.returncode == 0
 
-    data, log = str(folder / "data"), str(folder / "log")
+    data, log = str(folder / "data"), folder / "log"
     try:
-        run(
+        assert run(
             initdb, "-D", data, "--no-sync", "-A", "scram-sha-256",
             "-U", "grader", "--pwfile", str(folder / "password"),
         )  # fmt: skip
-        options = f"-c listen_addresses=127.0.0.1 -p {port} -k {folder} -c fsync=off"
-        run(pg_ctl, "-D", data, "-l", log, "-w", "-o", options, "start")
+        for _ in range(PORTS):  # another process may take the one that was free a moment ago
+            port = free_port()
+            options = f"-c listen_addresses=127.0.0.1 -p {port} -k {folder} -c fsync=off"
+            if run(pg_ctl, "-D", data, "-l", str(log), "-w", "-t", "300", "-o", options, "start"):
+                break
+        else:
+            pytest.fail(f"PostgreSQL does not start:\n{log.read_text()}")
         try:
             yield f"postgresql://grader:{QUOTED}@127.0.0.1:{port}"
         finally:
             run(pg_ctl, "-D", data, "-m", "immediate", "stop")
     finally:
         shutil.rmtree(folder)
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
 
 
 def _exists(user: str) -> bool:
@@ -88,35 +98,11 @@ def _exists(user: str) -> bool:
         return False
 
 
-@pytest.fixture
-def database(server: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The URL of an empty database, which labkit takes for the gradebook."""
-    name = f"course_{abs(hash(request.node.name))}"
+def new_database(server: str, name: str, template: str = "template0") -> str:
+    """URL of a new database, a copy of `template`."""
     with psycopg.connect(f"{server}/postgres", autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")
-    monkeypatch.setenv("LABKIT_GRADEBOOK", f"{server}/{name}")
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
     return f"{server}/{name}"
-
-
-@pytest.fixture
-def engine(shared_engine: Engine) -> Engine:
-    return shared_engine
-
-
-@pytest.fixture
-def course(database: str, tmp_path: Path) -> Course:
-    """Two students: ada has everything right, bob one function wrong and one notebook missing."""
-    course = made.make(tmp_path)
-    for student, names in (("ada", (FIRST, SECOND)), ("bob", (FIRST,))):
-        folder = tmp_path / "submitted" / student / ASSIGNMENT
-        folder.mkdir(parents=True)
-        for name in names:
-            nb = course.answered(name)
-            made.named(nb, "why").source = "Because of this."
-            if student == "bob":
-                made.named(nb, "double").source = "def double(x):\n    return abs(2 * x)"
-            nbformat.write(nb, folder / f"{name}.ipynb")
-    return course
 
 
 def grade(course: Course, engine: Engine, **options: Any) -> dict[str, tuple[float, float]]:
@@ -126,13 +112,43 @@ def grade(course: Course, engine: Engine, **options: Any) -> dict[str, tuple[flo
     return {result.student: (result.got, result.outstanding) for result in results}
 
 
+@pytest.fixture(scope="module")
+def graded(server: str, shared_engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Course:
+    """Two students, graded in the database `graded`.
+
+    ada has everything right, bob one function wrong and one notebook missing.
+    """
+    root = tmp_path_factory.mktemp("graded")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LABKIT_GRADEBOOK", new_database(server, "graded"))
+        course = made.make(root)
+        for student, names in (("ada", (FIRST, SECOND)), ("bob", (FIRST,))):
+            folder = root / "submitted" / student / ASSIGNMENT
+            folder.mkdir(parents=True)
+            for name in names:
+                nb = course.answered(name)
+                made.named(nb, "why").source = "Because of this."
+                if student == "bob":
+                    made.named(nb, "double").source = "def double(x):\n    return abs(2 * x)"
+                nbformat.write(nb, folder / f"{name}.ipynb")
+        assert grade(course, shared_engine) == {"ada": (20.0, 6.0), "bob": (6.5, 3.0)}
+    return course
+
+
+@pytest.fixture
+def course(graded: Course, server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Course:
+    """That class for one test: a copy of its folder and of its database."""
+    name = f"copy_{len(list(tmp_path.parent.iterdir()))}"
+    monkeypatch.setenv("LABKIT_GRADEBOOK", new_database(server, name, template="graded"))
+    return Course(shutil.copytree(graded.root, tmp_path / "course"), graded.released)
+
+
 def why(book: Gradebook, student: str) -> Any:
     """The grade of the question in words."""
     return book.find_grade("why", FIRST, ASSIGNMENT, student)
 
 
-def test_a_class_is_graded_and_what_a_human_gave_stays(course: Course, engine: Engine) -> None:
-    assert grade(course, engine) == {"ada": (20.0, 6.0), "bob": (6.5, 3.0)}
+def test_a_class_is_graded_and_what_a_human_gave_stays(course: Course, shared_engine: Engine) -> None:
     assert not list(course.root.glob("*.db"))
     where = course_directory(course.root, ASSIGNMENT)
     assert where.db_url.startswith("postgresql+psycopg://")
@@ -142,7 +158,7 @@ def test_a_class_is_graded_and_what_a_human_gave_stays(course: Course, engine: E
         why(book, "ada").extra_credit = 1.0
         book.find_comment("why", FIRST, ASSIGNMENT, "ada").manual_comment = "well said, ü"
         book.db.commit()
-    assert grade(course, engine, force=True) == {"ada": (20.0, 3.0), "bob": (6.5, 3.0)}
+    assert grade(course, shared_engine, force=True) == {"ada": (20.0, 3.0), "bob": (6.5, 3.0)}
     with Gradebook(where.db_url, where.course_id) as book:
         assert (why(book, "ada").manual_score, why(book, "ada").extra_credit) == (2.5, 1.0)
         assert book.find_comment("why", FIRST, ASSIGNMENT, "ada").comment == "well said, ü"
@@ -150,13 +166,12 @@ def test_a_class_is_graded_and_what_a_human_gave_stays(course: Course, engine: E
         assert book.find_submission(ASSIGNMENT, "bob").score == 6.5
 
 
-def test_tables_and_the_class_report_are_read_from_it(course: Course, engine: Engine) -> None:
-    grade(course, engine)
+def test_tables_and_the_class_report_are_read_from_it(course: Course, shared_engine: Engine) -> None:
     assert {one.student: one.score for one in read_grades(course.root, ASSIGNMENT)} == {"ada": 20, "bob": 6.5}
     table = course.root / "exports" / ASSIGNMENT / "grades.csv"
     first = table.read_bytes()
     assert b"bob,6.5,0,6.5,26,3" in first
-    grade(course, engine, force=True)
+    grade(course, shared_engine, force=True)
     assert table.read_bytes() == first
     release(course.root, ASSIGNMENT)
     done = CliRunner().invoke(app, ["report", "--course", str(course.root)])
@@ -164,8 +179,7 @@ def test_tables_and_the_class_report_are_read_from_it(course: Course, engine: En
     assert "bob" in (course.root / "reports" / f"{ASSIGNMENT}.html").read_text(encoding="utf-8")
 
 
-def test_nbgraders_own_programs_work_with_it(course: Course, engine: Engine) -> None:
-    grade(course, engine)
+def test_nbgraders_own_programs_work_with_it(course: Course) -> None:
     where = course_directory(course.root, ASSIGNMENT)
     api = NbGraderAPI(coursedir=where, config=course_settings(course.root))
     (assignment,) = api.get_assignments()  # what formgrader shows
