@@ -9,6 +9,7 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ from tests.graded_course import ASSIGNMENT, FIRST, SECOND, Course
 PASSWORD = "s%cret@:/"  # what has to be written otherwise in a URL
 QUOTED = "s%25cret%40%3A%2F"
 PORTS = 5  # how many to try
+COPIES = count()  # numbers for databases
 
 
 def program(name: str) -> str | None:
@@ -138,8 +140,8 @@ def graded(server: str, shared_engine: Engine, tmp_path_factory: pytest.TempPath
 @pytest.fixture
 def course(graded: Course, server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Course:
     """That class for one test: a copy of its folder and of its database."""
-    name = f"copy_{len(list(tmp_path.parent.iterdir()))}"
-    monkeypatch.setenv("LABKIT_GRADEBOOK", new_database(server, name, template="graded"))
+    url = new_database(server, f"copy_{next(COPIES)}", template="graded")
+    monkeypatch.setenv("LABKIT_GRADEBOOK", url)
     return Course(shutil.copytree(graded.root, tmp_path / "course"), graded.released)
 
 
