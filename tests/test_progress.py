@@ -158,6 +158,7 @@ class Stop:
             raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 def test_a_run_that_stops_keeps_the_picture_of_what_was_done(notebook: Notebook) -> None:
     with pytest.raises(KeyboardInterrupt):
         run(5, callbacks=[Stop(2)])

@@ -300,6 +300,7 @@ def lambda_of(error: Exception) -> Callable[[], None]:
     ],
     ids=["items", "digits", "text", "numpy", "bytes"],
 )
+@pytest.mark.slow
 def test_what_is_too_much_is_opaque_and_no_forgery(serve: Serve, make: Callable[[], Any]) -> None:
     def give() -> Any:
         return make()

@@ -323,6 +323,7 @@ def test_exceptions_arrive_with_their_kind(serve: Serve) -> None:
         remote.nothing()
 
 
+@pytest.mark.slow
 def test_memory_time_and_the_end_are_told_apart(serve: Serve) -> None:
     def fail(how: str) -> None:
         if how == "memory":

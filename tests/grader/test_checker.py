@@ -294,6 +294,7 @@ def in_a_child(work: Callable[[], object]) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
+@pytest.mark.slow
 def test_the_checker_ends_itself_when_its_processor_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
     import resource
 
