@@ -6,18 +6,17 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests import skips, suite
 from tests.suite import pytest_collection_modifyitems, pytest_itemcollected, pytest_xdist_make_scheduler
 
-suite.set_environment()  # before torch is imported
+suite.set_environment()  # before torch is imported, so nothing here imports it
 
-import torch  # noqa: E402
-
-from labkit.datasets import ImageSet  # noqa: E402
+if TYPE_CHECKING:
+    from labkit.datasets import ImageSet
 
 __all__ = ["pytest_collection_modifyitems", "pytest_itemcollected", "pytest_xdist_make_scheduler"]
 REPOSITORY = suite.ROOT
@@ -83,6 +82,10 @@ def hand_out(engine: Any, patch: pytest.MonkeyPatch) -> None:
 
 def random_pictures(count: int, seed: int = 0) -> ImageSet:
     """Pictures whose label can be learned: class k is a little brighter than class k - 1."""
+    import torch
+
+    from labkit.datasets import ImageSet
+
     generator = torch.Generator().manual_seed(seed)
     labels = torch.randint(10, (count,), generator=generator)
     noise = torch.randint(0, 60, (count, 3, 32, 32), generator=generator)

@@ -185,8 +185,6 @@ def _grade(
     with ExitStack() as stack:
         # started first: it warms up while this process imports nbgrader and reads the course
         engine = stack.enter_context(Engine([course])) if cluster is None else None
-        # the notebooks' validator would build a grammar for addresses, which takes a second and is not used
-        sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
         from rich.progress import Progress
 
         from labkit.grading.grade import Options, grade_class, submissions
