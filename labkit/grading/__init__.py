@@ -2,5 +2,3 @@
 
 The only place that imports nbgrader, nbclient and sqlalchemy. It imports labkit, never the other way.
 """
-
-from labkit.grading import lighter as lighter

@@ -187,6 +187,7 @@ def _grade(
         engine = stack.enter_context(Engine([course])) if cluster is None else None
         from rich.progress import Progress
 
+        from labkit.grading import lighter  # noqa: F401  (before nbformat)
         from labkit.grading.grade import Options, grade_class, submissions
         from labkit.grading.tables import print_line
 
