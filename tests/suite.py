@@ -28,7 +28,6 @@ LONGEST_FIRST = (
 # A file goes to one process, so that what it starts is started once. These are long enough to be shared out:
 # a part is the first pattern that is found in a test's id, or what is left.
 PARTS: dict[str, tuple[str, ...]] = {
-    "tests/browser/test_jupyterlab.py": (r"\[0[0-3]", r"\[0[4-6]", r"\[0[78]"),
     "tests/attacks/test_attacks.py": ("test_failures", "test_every_level"),
     "tests/lab/test_answers.py": (r"\[02", r"\[0[34]", r"\[0[156]", r"\[07"),
 }

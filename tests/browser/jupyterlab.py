@@ -93,10 +93,20 @@ class Lab:
 
     def open(self, name: str) -> None:
         """Open a notebook of the served folder and wait for its kernel."""
-        self.page.goto(self.address.format(name=name))
-        self.page.wait_for_function(f"() => {NOTEBOOK} !== null && {NOTEBOOK}.content.model !== null")
+        if self.page.url == "about:blank":
+            self.page.goto(self.address.format(name=name))
+        else:
+            self.page.evaluate(
+                "async path => { await window.jupyterapp.commands.execute('docmanager:open', { path }) }", name
+            )
+        self.wait_for(f"{NOTEBOOK} !== null && {NOTEBOOK}.context.path === id", name)
+        self.wait_for(f"{NOTEBOOK}.content.model !== null")
         self.page.evaluate(f"async () => {{ await {NOTEBOOK}.context.ready }}")
-        self.page.wait_for_function(f"() => {NOTEBOOK}.sessionContext.session?.kernel?.status === 'idle'")
+        self.wait_for(f"{NOTEBOOK}.sessionContext.session?.kernel?.status === 'idle'")
+
+    def wait_for(self, condition: str, id: str = "") -> None:
+        """Wait until JavaScript's `condition` holds, which may speak of the cell or notebook `id`."""
+        self.page.wait_for_function(f"id => {condition}", arg=id, polling=50)  # and not at every frame
 
     def save(self) -> None:
         """As Ctrl+S does."""
@@ -104,7 +114,9 @@ class Lab:
 
     def close(self) -> None:
         """Save nothing, and end the kernel: a machine has memory for a few with torch in them."""
-        self.page.evaluate(f"async () => {{ await {NOTEBOOK}.sessionContext.shutdown() }}")
+        self.page.evaluate(
+            f"async () => {{ const one = {NOTEBOOK}; await one.sessionContext.shutdown(); one.dispose() }}"
+        )
 
     def cells(self) -> list[dict[str, Any]]:
         """Each cell's id, type and tags."""
@@ -118,10 +130,9 @@ class Lab:
         """Run a cell, wait for its end, and give the text that stands below it on the page."""
         self._select(cell)
         self.page.evaluate("async () => { await window.jupyterapp.commands.execute('notebook:run-cell') }")
-        self.page.wait_for_function(
-            f"id => {{ const one = {CELL}; return one.model.executionCount !== null &&"
-            f" {NOTEBOOK}.sessionContext.session.kernel.status === 'idle' }}",
-            arg=cell,
+        self.wait_for(
+            f"{CELL}.model.executionCount !== null && {NOTEBOOK}.sessionContext.session.kernel.status === 'idle'",
+            cell,
         )
         text: str = self.page.evaluate(
             f"id => {CELL}.node.querySelector('.jp-Cell-outputWrapper').innerText", cell

@@ -7,6 +7,7 @@ instant checks; the hidden tests are for it.
 
 from __future__ import annotations
 
+import functools
 import re
 import sys
 from dataclasses import replace
@@ -31,8 +32,10 @@ from tests.lab.harness import (
 
 pytest.importorskip("nbgrader")
 
+from labkit.grading.engine import Engine
 from labkit.grading.repair import defined_names
 from labkit.grading.verdicts import Cell, Job
+from labkit.grading.verdicts import Graded as Grades
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="grading needs Linux or macOS")
 
@@ -77,6 +80,12 @@ def job_of(graded: Graded, answer: Answer) -> Job:
     return Job(graded.notebook, tuple(cells), tuple(names), siblings, REFERENCE)
 
 
+@functools.cache
+def graded_by(engine: Engine, graded: Graded, answer: Answer) -> Grades:
+    """As the engine grades it, once for all tests of this process."""
+    return engine.grade(job_of(graded, answer))
+
+
 def shown(printed: str) -> list[str]:
     """What the instant checks printed, but for the student's line that an exception names."""
     return [re.sub(r"\(line.*", "", "".join(report)) for report in _REPORT.findall(printed)]
@@ -85,8 +94,8 @@ def shown(printed: str) -> list[str]:
 @pytest.mark.parametrize(
     ("graded", "answer"), [case(one, answer) for one in GRADED.values() for answer in answers(one.function)]
 )
-def test_an_answer_gets_what_it_deserves(shared_engine: Any, graded: Graded, answer: Answer) -> None:
-    result = shared_engine.grade(job_of(graded, answer))
+def test_an_answer_gets_what_it_deserves(shared_engine: Engine, graded: Graded, answer: Answer) -> None:
+    result = graded_by(shared_engine, graded, answer)
     assert result.attempts == ()
     verdicts = [verdict for verdict in result.verdicts if verdict.cell in graded.tests]
     got, possible = sum(one.points for one in verdicts), sum(one.possible for one in verdicts)
@@ -131,11 +140,11 @@ def assert_the_hint_fits(answer: Answer, own: list[Report]) -> None:
     ("graded", "answer"), [case(one, answer) for one in GRADED.values() for answer in of_each_kind(one, 2, 3)]
 )
 def test_the_tests_give_the_same_in_the_students_own_process(
-    shared_engine: Any, graded: Graded, answer: Answer
+    shared_engine: Engine, graded: Graded, answer: Answer
 ) -> None:
     """As plain nbgrader runs them."""
     alone, printed = grade(graded, answer.source, answer.before)
-    across = shared_engine.grade(job_of(graded, answer)).verdicts
+    across = graded_by(shared_engine, graded, answer).verdicts
     assert {verdict.cell: verdict.points for verdict in across if verdict.cell in alone} == alone, printed
 
 
