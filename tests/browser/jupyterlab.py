@@ -18,6 +18,8 @@ from typing import Any
 
 from playwright.sync_api import Page
 
+from tests.warm_kernels import WarmKernels
+
 SECONDS = 300  # for anything: a busy machine starts a kernel and imports torch in half a minute
 
 # What each kernel runs first: experiments of a few pictures. What they come to is for nbval's tests to see.
@@ -40,10 +42,12 @@ def served(folder: Path, scratch: Path) -> Iterator[str]:
     startup.mkdir(parents=True)
     (startup / "smaller.py").write_text(SMALLER)
     runtime = scratch / "runtime"
+    kernels = WarmKernels(scratch / "kernels", "python3")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("JUPYTER", "LABKIT"))}
     environment = {
         **kept, "HOME": str(home), "IPYTHONDIR": str(home / "ipython"), "JUPYTER_NO_CONFIG": "1",
         "JUPYTER_RUNTIME_DIR": str(runtime), "LABKIT_PROFILE": "quick",
+        "JUPYTER_PATH": str(scratch / "kernels"),
     }  # fmt: skip
     command = [
         sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--expose-app-in-browser",
@@ -64,6 +68,7 @@ def served(folder: Path, scratch: Path) -> Iterator[str]:
                 process.wait(30)
             except subprocess.TimeoutExpired:
                 process.kill()
+            kernels.close()
 
 
 def _port(process: subprocess.Popen[bytes], runtime: Path, log: Path) -> int:
@@ -97,7 +102,8 @@ class Lab:
             self.page.goto(self.address.format(name=name))
         else:
             self.page.evaluate(
-                "async path => { await window.jupyterapp.commands.execute('docmanager:open', { path }) }", name
+                "async path => { await window.jupyterapp.commands.execute('docmanager:open', { path }) }",
+                name,
             )
         self.wait_for(f"{NOTEBOOK} !== null && {NOTEBOOK}.context.path === id", name)
         self.wait_for(f"{NOTEBOOK}.content.model !== null")
