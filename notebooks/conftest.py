@@ -6,8 +6,9 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-import nbval.kernel
+import nbval.kernel  # type: ignore[import-untyped]
 import pytest
+from jupyter_client.manager import KernelManager
 
 from tests.suite import (
     pytest_collection_modifyitems,
@@ -33,13 +34,10 @@ def pytest_configure(config: pytest.Config) -> None:
     nbval.kernel.KernelManager = _WithoutPorts
 
 
-class _WithoutPorts(nbval.kernel.KernelManager):
+class _WithoutPorts(KernelManager):
     """Of two kernels that start at the same time, both can be given the same ports."""
 
     def __init__(self, **options: Any) -> None:
-        address = (
-            {}
-            if os.name == "nt"
-            else {"transport": "ipc", "ip": f"{os.environ['JUPYTER_PATH']}/{uuid.uuid4().hex}"}
-        )
-        super().__init__(**address, **options)
+        if os.name == "posix":
+            options |= {"transport": "ipc", "ip": f"{os.environ['JUPYTER_PATH']}/{uuid.uuid4().hex}"}
+        super().__init__(**options)

@@ -1,13 +1,14 @@
 """Notebook kernels forked from one process that has torch imported: importing it is half of a short notebook.
 
-The kernel spec `warm` starts this file with a connection file. It hands its place (environment, folder, standard
-streams) to the warm process, which forks a kernel there, and waits for its end. The warm process is started when
-the first kernel asks for it, and ends with pytest. Only the standard library is imported before it is needed.
+The kernel spec `warm` starts this file with a connection file. It hands its place (environment, folder,
+standard streams) to the warm process, which forks a kernel there, and waits for its end. The warm process is
+started when the first kernel asks for it, and ends with pytest. It imports what it needs when it needs it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
 import select
@@ -36,7 +37,7 @@ class WarmKernels:
             self._listener = socket.socket(socket.AF_UNIX)
             self._listener.bind(str(folder / "socket"))
             self._listener.listen(64)
-            # -I -S: neither site-packages nor the environment, which takes longer than all that this file does
+            # -I -S: without site-packages, which would take longer than all that this file does
             command = [sys.executable, "-I", "-S", __file__, "kernel", str(folder / "socket")]
             self._process: subprocess.Popen[bytes] | None = None
             self._thread = threading.Thread(target=self._start_when_asked, daemon=True)
@@ -45,8 +46,8 @@ class WarmKernels:
         spec.write_text(json.dumps(about), encoding="utf-8")
 
     def _start_when_asked(self) -> None:
-        asked, *_ = select.select([self._listener, self._ending], [], [])
-        if self._listener in asked:
+        asked, *_ = select.select([self._listener.fileno(), self._ending], [], [])
+        if self._listener.fileno() in asked:
             descriptors = (self._listener.fileno(), self._ending)
             command = [sys.executable, __file__, "serve", *map(str, descriptors)]
             self._process = subprocess.Popen(command, pass_fds=descriptors, stdin=subprocess.DEVNULL)
@@ -82,18 +83,19 @@ def kernel(place: str, connection_file: str) -> None:
 
 def serve(listener: socket.socket, ending: int) -> None:
     """Fork a kernel for each connection until the other end of `ending` is closed."""
-    import ipykernel.kernelapp
-    import matplotlib.backends.backend_agg
-    import matplotlib.figure
-    import torch
-    import torch._dynamo  # the first optimizer imports it  # noqa: F401
-
+    for name in (
+        "ipykernel.kernelapp",
+        "matplotlib.figure",
+        "matplotlib.backends.backend_agg",
+        "torch._dynamo",
+    ):
+        importlib.import_module(name)  # the last one is what a first optimizer imports
     import labkit
 
     for name in labkit.__all__:  # they are imported when they are asked for
         getattr(labkit, name)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    while listener in select.select([listener, ending], [], [])[0]:
+    while listener.fileno() in select.select([listener.fileno(), ending], [], [])[0]:
         connection, _ = listener.accept()
         if os.fork() == 0:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)

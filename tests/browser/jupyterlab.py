@@ -108,7 +108,7 @@ class Lab:
         self.wait_for(f"{NOTEBOOK} !== null && {NOTEBOOK}.context.path === id", name)
         self.wait_for(f"{NOTEBOOK}.content.model !== null")
         self.page.evaluate(f"async () => {{ await {NOTEBOOK}.context.ready }}")
-        self.wait_for(f"{NOTEBOOK}.sessionContext.session?.kernel?.status === 'idle'")
+        self.wait_for(f"{KERNEL}?.status === 'idle'")
 
     def wait_for(self, condition: str, id: str = "") -> None:
         """Wait until JavaScript's `condition` holds, which may speak of the cell or notebook `id`."""
@@ -136,10 +136,7 @@ class Lab:
         """Run a cell, wait for its end, and give the text that stands below it on the page."""
         self._select(cell)
         self.page.evaluate("async () => { await window.jupyterapp.commands.execute('notebook:run-cell') }")
-        self.wait_for(
-            f"{CELL}.model.executionCount !== null && {NOTEBOOK}.sessionContext.session.kernel.status === 'idle'",
-            cell,
-        )
+        self.wait_for(f"{CELL}.model.executionCount !== null && {KERNEL}?.status === 'idle'", cell)
         text: str = self.page.evaluate(
             f"id => {CELL}.node.querySelector('.jp-Cell-outputWrapper').innerText", cell
         )
@@ -169,4 +166,5 @@ class Lab:
 
 
 NOTEBOOK = "(window.jupyterapp?.shell.currentWidget ?? null)"
+KERNEL = f"{NOTEBOOK}.sessionContext.session?.kernel"
 CELL = f"{NOTEBOOK}.content.widgets.find(one => one.model.id === id)"

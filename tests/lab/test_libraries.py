@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 
+from labkit.profiles import PROFILES
 from tests.lab.harness import SOURCE
 
 CELLS = {
@@ -28,6 +30,7 @@ def found() -> dict[str, Any]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(SOURCE)  # it takes functions from the notebooks beside it
+        patch.setitem(PROFILES, "quick", replace(PROFILES["quick"], train_size=128, test_size=50))
         run("setup", "earlier", "prune-layers")
         found["differ"] = names["differ"]
         for whose in ("mine", "theirs"):
