@@ -28,7 +28,8 @@ from dataclasses import replace
 from labkit import profiles
 
 profiles.PROFILES["quick"] = replace(
-    profiles.PROFILES["quick"], epochs=2, ramp_epochs=1, train_size=128, test_size=50, scan_size=20
+    profiles.PROFILES["quick"],
+    epochs=2, ramp_epochs=1, batch_size=16, train_size=32, test_size=20, scan_size=10,
 )
 """
 

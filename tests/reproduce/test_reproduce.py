@@ -296,7 +296,7 @@ def test_a_cluster_gives_the_same_records_though_a_worker_is_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     distributed = pytest.importorskip("distributed", reason="needs dask: pip install 'labkit[cluster]'")
-    names = ["global", "asymmetric-finetune:2", "pruned-quantized-held:2", "one-shot"]
+    names = ["global", "pruned-quantized-held:2", "one-shot"]
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     torch_threads = torch.get_num_threads()
