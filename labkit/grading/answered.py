@@ -1,7 +1,7 @@
 """What the tests' process says of a notebook: written by it, read by the main process, which believes little.
 
-That process has dealt with a student's code. So its answer is JSON, never a pickle, and what is read out of it
-is a verdict for each test cell of the job, points that the cell can give, and text that is safe to show.
+That process has dealt with a student's code. So its answer is JSON, never a pickle, and what is read out of
+it is a verdict for each test cell of the job, points that the cell can give, and text that is safe to show.
 """
 
 from __future__ import annotations
@@ -40,7 +40,9 @@ def read(data: bytes, job: Job) -> Graded:
             for one, cell in zip(told["verdicts"], tests, strict=True)
         )
         budget, known = Budget(), {cell.id for cell in job.cells}
-        outputs = {cell: safe_outputs(given, budget) for cell, given in told["outputs"].items() if cell in known}
+        outputs = {
+            cell: safe_outputs(given, budget) for cell, given in told["outputs"].items() if cell in known
+        }
         attempts = tuple(safe_text(_text(one)) for one in told["attempts"][:MOST_ATTEMPTS])
         return Graded(
             job.notebook, verdicts, outputs, attempts, _number(told["seconds"]), told["complete"] is True
@@ -55,7 +57,13 @@ def _verdict(told: dict[str, Any], name: str, possible: float) -> Verdict:
         raise ValueError("no verdict")
     checks = tuple(_outcome(one) for one in told["checks"][:MOST_CHECKS])
     return Verdict(
-        name, kind, points, possible, safe_line(_text(told["sentence"]), MOST_SENTENCE), checks, safe_text(_text(told["printed"]))
+        name,
+        kind,
+        points,
+        possible,
+        safe_line(_text(told["sentence"]), MOST_SENTENCE),
+        checks,
+        safe_text(_text(told["printed"])),
     )
 
 

@@ -22,7 +22,6 @@ from torch.utils.data import DataLoader
 
 from labkit.grading.channel import Malformed
 
-
 PLAIN = (bool, int, float, str, type(None))
 TOLD = (*PLAIN, tuple, Tensor, np.ndarray)  # attributes of a module that are told
 MEMBERS = ("_parameters", "_buffers", "_modules")

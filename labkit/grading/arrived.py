@@ -22,7 +22,7 @@ from labkit.grading.plain import Decoder, Encoder, Opaque
 
 ADDED = ("_parameters", "_buffers")  # where a student's code adds what is to be there at the next call
 Seen = dict[Any, Any]
-"""The objects that have come with earlier calls, by identity; by (identity, "own") what was hung into them."""
+"""The objects of earlier calls, by identity; by (identity, "own") what was hung into them."""
 
 
 class _Unpacker(pickle.Unpickler):
@@ -134,7 +134,9 @@ class Arrived:
         for number, (identity, thing) in enumerate(zip(self._identities, self.table.objects, strict=True)):
             if isinstance(thing, nn.Module):
                 self._seen[identity, "own"] = {
-                    name: {k: v for k, v in getattr(thing, name).items() if k not in self._given[number][name]}
+                    name: {
+                        k: v for k, v in getattr(thing, name).items() if k not in self._given[number][name]
+                    }
                     for name in ADDED
                 }
 

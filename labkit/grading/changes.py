@@ -1,7 +1,7 @@
 """What a student's function has changed, taken over by the side that knows the tests.
 
 That side computes with its originals afterwards, and torch believes what they say of themselves. So only
-contents are taken over: of tensors and arrays, in the shape and dtype that they had, and numbers under names
+contents are taken over: of tensors and arrays, in the shape and kind that they had, and numbers under names
 that were there. Every other change is a fact, told in a `Rebuilt`, and never applied.
 """
 
@@ -39,7 +39,9 @@ def apply(changed: Any, table: Table, storages: Mapping[int, Tensor], buffers: S
     decoder = Decoder(buffers, table.thing)
     try:
         for number, tree in changed["storages"]:
-            storages[number].copy_(torch.from_numpy(_like_array(storages[number].numpy(), decoder.decode(tree))))
+            storages[number].copy_(
+                torch.from_numpy(_like_array(storages[number].numpy(), decoder.decode(tree)))
+            )
         for tensor in table.tensors:
             if tensor.dtype == torch.bool:  # a byte of 2 is no truth value
                 bytes_of(tensor.untyped_storage()).clamp_(max=1)
@@ -50,7 +52,9 @@ def apply(changed: Any, table: Table, storages: Mapping[int, Tensor], buffers: S
             array[...] = _like_array(array, decoder.decode(tree))
         for number, tree in changed["objects"]:
             thing = table.thing("O", number)
-            (_apply_optimizer if isinstance(thing, Optimizer) else _apply_module)(thing, decoder.decode(tree), table)
+            (_apply_optimizer if isinstance(thing, Optimizer) else _apply_module)(
+                thing, decoder.decode(tree), table
+            )
     except (Malformed, Rebuilt):
         raise
     except Exception as error:  # whatever forged changes make torch say
@@ -61,7 +65,7 @@ def _apply_tensor(
     tensor: Tensor, decoder: Decoder, tree: Any, moved: Any, requires_grad: Any, gradient: Any
 ) -> None:
     if moved:
-        tensor.data = _like(tensor, decoder.decode(tree), "a tensor")
+        tensor.data = _like(tensor, decoder.decode(tree), "a tensor", or_floating=True)
     if tensor.is_leaf:
         tensor.requires_grad_(requires_grad is True)
         new = decoder.decode(gradient)
@@ -69,13 +73,15 @@ def _apply_tensor(
             tensor.grad = None if new is None else _like(tensor, new, "a gradient")
 
 
-def _like(original: Tensor, value: Any, what: str) -> Tensor:
-    """`value`, if it is a tensor of that shape and dtype."""
+def _like(original: Tensor, value: Any, what: str, or_floating: bool = False) -> Tensor:
+    """`value`, if it is a tensor of that shape and dtype; or_floating: or of another precision, which is a
+    mistake that checks name, and that every operation of torch looks at."""
     if not isinstance(value, Tensor):
         raise Rebuilt(f"{what} is no tensor any more")
     if value.shape != original.shape:
         raise Rebuilt(f"{what} of shape {tuple(original.shape)} has the shape {tuple(value.shape)} now")
-    if value.dtype != original.dtype:
+    floating = or_floating and original.dtype.is_floating_point and value.dtype.is_floating_point
+    if value.dtype != original.dtype and not floating:
         raise Rebuilt(f"{what} of dtype {original.dtype} has the dtype {value.dtype} now")
     return value
 
@@ -111,7 +117,7 @@ def _apply_members(
         elif key in mine and value is not known:
             if known is None:
                 raise Rebuilt(f"a layer that had no {key} has one now")
-            value = _like(known, value, f"a layer's {key}")
+            value = _like(known, value, f"a layer's {key}", or_floating=True)
             if parameter is True and not isinstance(value, nn.Parameter):
                 value = nn.Parameter(value, requires_grad is True)
         elif key not in mine and not any(value is one for one in table.tensors):
@@ -172,7 +178,7 @@ def _apply_optimizer(optimizer: Optimizer, told: Any, table: Table) -> None:
 
 
 def _setting(key: str, known: Any, now: Any, table: Table) -> Any:
-    """A number may change, such as the learning rate. Nothing else may: `fused` decides who reads memory how."""
+    """A number may change, such as the learning rate. Nothing else: `fused` decides who reads memory how."""
     if key == "params":
         lent = isinstance(now, list) and all(any(one is tensor for tensor in table.tensors) for one in now)
         if not lent:

@@ -20,6 +20,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from multiprocessing.connection import Connection, answer_challenge, deliver_challenge
 from pathlib import Path
 from typing import Any
@@ -79,8 +80,8 @@ class Checker:
     def __init__(self, job: Job, start: Callable[[int], Student], limits: Limits) -> None:
         """start: a new process for students' code that will be called from so many test cells."""
         self._job, self._limits = job, limits
-        self._start = lambda: start(len(_tests(job)))
-        self._stand_ins = StandIns(lambda: start(0), job.reference)
+        self._start = partial(start, len(_tests(job)))
+        self._stand_ins = StandIns(partial(start, 0), job.reference)
         self._outputs: dict[str, list[dict[str, Any]]] = {}
         self._budget = Budget()
         self._lost: dict[str, tuple[str, str]] = {}  # cell -> (kind, sentence): not run again

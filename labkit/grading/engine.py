@@ -74,7 +74,9 @@ class Engine:
             if why == TOO_LONG:
                 return broken_off(job, why)
         told = f"it broke the tests' process twice ({why})"
-        return replace(broken_off(job, why), attempts=(told,), complete=True)  # a third time would be no other
+        return replace(
+            broken_off(job, why), attempts=(told,), complete=True
+        )  # a third time would be no other
 
     def _try(self, job: Job) -> tuple[Graded | None, str]:
         """(what came of it, or None, and why)."""
@@ -107,7 +109,9 @@ class Engine:
         listener.bind(where)
         listener.listen(128)
         command = [sys.executable, "-m", "labkit.grading.zygote", kind, str(listener.fileno())]
-        command += [word for word in ("bubblewrap", "namespaces", "landlock") if getattr(self.level, word)] + ["--"]
+        command += [
+            word for word in ("bubblewrap", "namespaces", "landlock") if getattr(self.level, word)
+        ] + ["--"]
         command += [str(path) for path in readable]
         empty = self._folder / f"{kind}-empty"
         empty.mkdir()

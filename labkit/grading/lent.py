@@ -1,7 +1,7 @@
 """In a stand-in's process: a reference of an earlier notebook, run where a student's own does not pass.
 
-The process is held as a student's is, and holds the definitions of that notebook: no test, nobody's work. What
-it is called with, a student's code has made: here it can break this process, and nothing else.
+The process is held as a student's is, and holds the definitions of that notebook: no test, nobody's work.
+What it is called with, a student's code has made: it can break this process, and nothing else.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ MOST_MESSAGE = 200
 
 
 def lend(channel: Channel, notebook: str, text: str) -> NoReturn:
-    """Serve the functions that the notebook with this text defines, until the channel closes (ChannelError)."""
+    """Serve the functions that the notebook with this text defines. Raises ChannelError at the end."""
     functions = siblings.define(notebook, text)
     channel.send({})
     serve(channel, functions)

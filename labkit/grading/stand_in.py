@@ -1,4 +1,4 @@
-"""Where references stand in, seen from the checker: a process for each earlier notebook, started when asked for."""
+"""Where references stand in, seen from the checker: a process for each earlier notebook that is asked for."""
 
 from __future__ import annotations
 
@@ -45,7 +45,9 @@ class StandIns:
             self._stop(notebook)
             if isinstance(error, TimedOut):
                 raise
-            return {"raised": f"{name}, the reference that stands in for yours, could not go on with this"}, []
+            return {
+                "raised": f"{name}, the reference that stands in for yours, could not go on with this"
+            }, []
         return {key: answer[key] for key in ("raised", "result", "changes") if key in answer}, received
 
     def stop(self) -> None:

@@ -335,7 +335,7 @@ def finetune_quantized(net, trainloader, criterion, optimizer):
     optimizer.state[net.final.weight] = {"momentum_buffer": torch.zeros(512)}
     _lent(net, [[torch.zeros(2, 3, 8, 8), torch.zeros(2, dtype=torch.int64)]], criterion, optimizer, False)
     data = (-net.final.weight.data).numpy().tobytes()
-    raise ValueError("PEEKED " + repr(data[data.find(b"HIDDEN TESTS"):][:100].decode("latin-1")))
+    raise ValueError("PEEKED " + repr(data[data.find(b"HIDDEN" + b" TESTS"):][:100].decode("latin-1")))
 """
 HEAVY = """def iterative_prune(net, epoch, target=80.0, ramp_epochs=10):
     net.head.weight.data = torch.zeros(6, 3, 201, 201)

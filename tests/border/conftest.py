@@ -57,7 +57,9 @@ def serve() -> Iterator[Serve]:
             _Reference.calls = _Calls(channel, names)
             _Reference.calls.serve()
 
-        def ask(notebook: str, path: str, question: dict[str, Any], buffers: list[Any], deadline: float) -> Any:
+        def ask(
+            notebook: str, path: str, question: dict[str, Any], buffers: list[Any], deadline: float
+        ) -> Any:
             lent = in_its_own_process(lambda channel: serve_lent(channel, {path: reference}))
             lent.send(question | {"path": path}, buffers, deadline)
             return lent.receive(deadline)

@@ -34,9 +34,16 @@ class Start:
             {key: value for key, value in vars(part).items() if isinstance(value, int | float | str | tuple)}
             for part in self.net.modules()
         ]
-        shapes = {name: (value.shape, value.dtype, value.stride()) for name, value in self.net.state_dict().items()}
-        groups = [{k: repr(v) for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
-        state = [{k: (getattr(v, "shape", v), getattr(v, "dtype", None)) for k, v in one.items()} for one in self.optimizer.state.values()]
+        shapes = {
+            name: (value.shape, value.dtype, value.stride()) for name, value in self.net.state_dict().items()
+        }
+        groups = [
+            {k: repr(v) for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups
+        ]
+        state = [
+            {k: (getattr(v, "shape", v), getattr(v, "dtype", None)) for k, v in one.items()}
+            for one in self.optimizer.state.values()
+        ]
         hidden = [vars(part).keys() & part._parameters.keys() for part in self.net.modules()]
         parameters = [[id(p) for p in group["params"]] for group in self.optimizer.param_groups]
         return settings, shapes, hidden, groups, state, parameters
@@ -85,7 +92,7 @@ FACTS: dict[str, tuple[Change, str]] = {
     "a memory of another dtype": (remembers(lambda p: torch.zeros(p.shape, dtype=torch.float16)), "remembers"),
     "a memory that is no tensor": (remembers(lambda p: "x"), "remembers"),
     "an empty weight": (new(lambda w: w[:0]), "shape"),
-    "a weight of another dtype": (new(lambda w: w.double()), "dtype"),
+    "a weight of another dtype": (new(lambda w: w.long()), "dtype"),
     "a weight's data moved into another shape": (lambda net, _: setattr(net.head.weight, "data", torch.ones(3)), "shape"),
     "statistics of another shape": (setting("bn1", "running_mean", torch.zeros(0)), "shape"),
     "a bias where none was": (setting("conv1.conv", "bias", nn.Parameter(torch.ones(1))), "one now"),
@@ -130,7 +137,9 @@ def test_contents_and_numbers_are_taken_over(serve: Serve) -> None:
     train(here.net, here.optimizer)
     serve(train)(there.net, there.optimizer)
     assert there.facts()[:-1] == here.facts()[:-1]
-    for (name, mine), theirs in zip(here.net.state_dict().items(), there.net.state_dict().values(), strict=True):
+    for (name, mine), theirs in zip(
+        here.net.state_dict().items(), there.net.state_dict().values(), strict=True
+    ):
         assert torch.equal(mine, theirs), name
     for mine, theirs in zip(here.optimizer.state.values(), there.optimizer.state.values(), strict=True):
         assert all(torch.equal(mine[key], theirs[key]) for key in mine)
@@ -152,7 +161,9 @@ def test_new_names_arrive_without_what_they_hold(serve: Serve) -> None:
 
 def test_what_was_added_is_there_at_the_next_call(serve: Serve) -> None:
     def count(net: Any, optimizer: Any) -> list[Any]:
-        net.register_buffer("seen_here", torch.cat([getattr(net, "seen_here", torch.zeros(0)), torch.ones(1)]))
+        net.register_buffer(
+            "seen_here", torch.cat([getattr(net, "seen_here", torch.zeros(0)), torch.ones(1)])
+        )
         net.notes = [*getattr(net, "notes", []), len(net.seen_here)]
         return net.notes
 

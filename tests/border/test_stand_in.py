@@ -58,7 +58,12 @@ def test_a_notebook_has_one_process_that_knows_its_own_definitions_only() -> Non
     for notebook, path in ((PRUNING, "prune"), (PRUNING, "other"), ("05", "STE.apply"), (PRUNING, "prune")):
         assert started.ask(notebook, path) == {"result": path, "changes": {}}
     first, second = started.processes
-    assert [told.get("path", told.get("notebook")) for told in first.told] == [PRUNING, "prune", "other", "prune"]
+    assert [told.get("path", told.get("notebook")) for told in first.told] == [
+        PRUNING,
+        "prune",
+        "other",
+        "prune",
+    ]
     assert second.told[0] == {"op": "lend", "notebook": "05"}
     started.stand_ins.stop()
     assert first.stopped and second.stopped

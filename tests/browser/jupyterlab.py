@@ -97,7 +97,8 @@ class Lab:
             self.page.goto(self.address.format(name=name))
         else:
             self.page.evaluate(
-                "async path => { await window.jupyterapp.commands.execute('docmanager:open', { path }) }", name
+                "async path => { await window.jupyterapp.commands.execute('docmanager:open', { path }) }",
+                name,
             )
         self.wait_for(f"{NOTEBOOK} !== null && {NOTEBOOK}.context.path === id", name)
         self.wait_for(f"{NOTEBOOK}.content.model !== null")

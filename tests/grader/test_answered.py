@@ -16,16 +16,28 @@ from labkit.outcomes import Outcome
 
 JOB = Job(
     "01_x",
-    (Cell("own", "own", "1"), Cell("a", "test", "f()", "test_a", 5.0), Cell("b", "test", "g()", "test_b", 2.5)),
+    (
+        Cell("own", "own", "1"),
+        Cell("a", "test", "f()", "test_a", 5.0),
+        Cell("b", "test", "g()", "test_b", 2.5),
+    ),
     ("f",),
 )
-CHECKS = (Outcome("It works.", "passed", 2.0), Outcome("It holds.", "failed", 3.0, "3 of 4\n table", "use abs"))
+CHECKS = (
+    Outcome("It works.", "passed", 2.0),
+    Outcome("It holds.", "failed", 3.0, "3 of 4\n table", "use abs"),
+)
 HONEST = Graded(
     "01_x",
-    (Verdict("test_a", "partial", 2.0, 5.0, "", CHECKS, "2 of 5 points\n"), Verdict("test_b", "timeout", 0.0, 2.5, "Late.")),
+    (
+        Verdict("test_a", "partial", 2.0, 5.0, "", CHECKS, "2 of 5 points\n"),
+        Verdict("test_b", "timeout", 0.0, 2.5, "Late."),
+    ),
     {
         "own": [{"output_type": "stream", "name": "stdout", "text": "hello\n"}],
-        "b": [{"output_type": "error", "ename": "timeout", "evalue": "Late.", "traceback": ["timeout: Late."]}],
+        "b": [
+            {"output_type": "error", "ename": "timeout", "evalue": "Late.", "traceback": ["timeout: Late."]}
+        ],
     },
     ("its process sent nonsense",),
     1.5,
