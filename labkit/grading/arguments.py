@@ -2,16 +2,15 @@
 
 The trusted side pickles its arguments. Tensors travel as raw storages, so that views go on sharing memory;
 modules, optimizers and arrays are numbered on the way, the same on both sides. After the call the student's
-process says, in plain data, what has changed in the numbered objects, and the originals are changed likewise:
-contents found by comparing bytes (a write through `.data` moves no version counter), new parameters,
-gradients, an optimizer's state.
+process says, in plain data, what has changed in the numbered objects (`arrived`), contents found by comparing
+bytes: a write through `.data` moves no version counter. `changes` takes over what may be.
 """
 
 from __future__ import annotations
 
 import io
 import pickle
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,19 +21,9 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from labkit.grading.channel import Malformed
-from labkit.grading.plain import Decoder
-
-
-class Rebuilt(Exception):  # noqa: N818 (it says what is the case)
-    """A net lost a layer or got another in its place, or a tensor has another shape.
-
-    Then no test says anything: an empty tensor agrees with everything that it is compared with.
-    """
-
 
 PLAIN = (bool, int, float, str, type(None))
-TOLD = (*PLAIN, Tensor, np.ndarray)  # attributes of a module whose changes are taken over
-STATISTICS = ("running_mean", "running_var", "num_batches_tracked")  # of a batch norm
+TOLD = (*PLAIN, tuple, Tensor, np.ndarray)  # attributes of a module that are told
 MEMBERS = ("_parameters", "_buffers", "_modules")
 
 
@@ -159,104 +148,12 @@ def pack(
     return {"tensors": tensors, "arrays": arrays, "objects": objects}, buffers, table
 
 
-# ---- the trusted side again: taking over what has changed
-
-
-def apply(changed: Any, table: Table, storages: Mapping[int, Tensor], buffers: Sequence[bytearray]) -> None:
-    """Bring the originals up to date. storages: their bytes by number, as `storage_bytes` gives them.
-
-    Raises Malformed, possibly with a part already applied: the call has then failed anyway.
-    """
-    decoder = Decoder(buffers, table.thing)
-    try:
-        for number, tree in changed["storages"]:
-            storages[number].copy_(torch.from_numpy(decoder.decode(tree)))
-        for number, tree, moved, requires_grad, gradient in changed["tensors"]:
-            tensor = table.thing("T", number)
-            if moved:
-                tensor.data = decoder.decode(tree)
-            if tensor.is_leaf:
-                tensor.requires_grad_(bool(requires_grad))
-                _set_gradient(tensor, decoder.decode(gradient))
-        for number, tree in changed["arrays"]:
-            table.thing("A", number)[...] = decoder.decode(tree)
-        for number, tree in changed["objects"]:
-            thing = table.thing("O", number)
-            (_apply_optimizer if isinstance(thing, Optimizer) else _apply_module)(thing, decoder.decode(tree))
-    except (Malformed, Rebuilt):
-        raise
-    except Exception as error:  # whatever forged changes make torch say
-        raise Malformed(f"changes that cannot be made ({type(error).__name__})") from None
-
-
-Shapes = list[tuple[nn.Module, str, torch.Size]]
-
-
-def shapes_of(table: Table) -> Shapes:
-    """Of what a test looks at after a call: a net's parameters, and the statistics of its batch norms."""
-    found: Shapes = []
-    for module in table.objects:
-        if isinstance(module, nn.Module):
-            watched = {**module._parameters, **{key: module._buffers.get(key) for key in STATISTICS}}
-            found += [(module, key, value.shape) for key, value in watched.items() if value is not None]
-    return found
-
-
-def expect_shapes(before: Shapes) -> None:
-    """Raise Rebuilt if one of these is gone, hidden by something else, or has another shape."""
-    for module, key, shape in before:
-        now = getattr(module, key, None)
-        if not isinstance(now, Tensor):
-            raise Rebuilt(f"a layer has lost its {key}")
-        if now.shape != shape:
-            raise Rebuilt(f"a layer's {key} of shape {tuple(shape)} has the shape {tuple(now.shape)} now")
-
-
 def storage_bytes(header: dict[str, Any], table: Table) -> dict[int, Tensor]:
     """The originals' storages as tensors of bytes, by their number in a packed message."""
     return {
         meta["storage"]: bytes_of(tensor.untyped_storage())
         for meta, tensor in zip(header["tensors"], table.tensors, strict=True)
     }
-
-
-def _set_gradient(tensor: Tensor, gradient: Any) -> None:
-    if gradient is not tensor.grad:
-        tensor.grad = gradient
-
-
-def _apply_module(module: nn.Module, told: Any) -> None:
-    members, rest = told
-    for key, layer in module._modules.items():
-        if layer is not None and members["_modules"].get(key, [None])[0] is not layer:
-            raise Rebuilt(f"the net's part {key!r} is gone, or another one is in its place")
-    for name in MEMBERS:
-        mine: dict[str, Any] = getattr(module, name)
-        for key in [key for key in mine if key not in members[name]]:
-            del mine[key]
-        for key, (value, parameter, requires_grad) in members[name].items():
-            if isinstance(value, Tensor) and parameter and not isinstance(value, nn.Parameter):
-                value = nn.Parameter(value, bool(requires_grad))
-            if mine.get(key) is not value:
-                mine[key] = value
-    mine = vars(module)
-    for key in [key for key, value in mine.items() if isinstance(value, TOLD) and key not in rest]:
-        del mine[key]
-    for key, values in rest.items():
-        ours = key.startswith("_") and not isinstance(mine.get(key, ...), TOLD)  # torch's: hooks and the like
-        if values and isinstance(values[0], TOLD) and not ours:
-            mine[key] = values[0]
-
-
-def _apply_optimizer(optimizer: Optimizer, told: Any) -> None:
-    groups, state = told
-    for mine, group in zip(optimizer.param_groups, groups, strict=False):
-        mine.update(group)
-    optimizer.param_groups[len(groups) :] = []
-    optimizer.param_groups += groups[len(optimizer.param_groups) :]
-    optimizer.state.clear()
-    for parameter, values in state:
-        optimizer.state[parameter] = dict(values)
 
 
 def bytes_of(storage: torch.UntypedStorage) -> Tensor:

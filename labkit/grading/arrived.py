@@ -1,4 +1,8 @@
-"""The student's side of `arguments`: what a test has passed, made again here, and what it became."""
+"""The other side of `arguments`: what a test has passed, made again here, and what it became.
+
+In the student's process, and in a stand-in's, which takes over whatever the student's code has made of it:
+there is nothing there that could be lost.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +18,11 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from labkit.grading.arguments import MEMBERS, PLAIN, TOLD, Table, bytes_of, made_there
-from labkit.grading.plain import Encoder
+from labkit.grading.plain import Decoder, Encoder, Opaque
 
-Seen = dict[int, Any]
-"""The objects that have come with earlier calls, by identity."""
+ADDED = ("_parameters", "_buffers")  # where a student's code adds what is to be there at the next call
+Seen = dict[Any, Any]
+"""The objects of earlier calls, by identity; by (identity, "own") what was hung into them."""
 
 
 class _Unpacker(pickle.Unpickler):
@@ -69,7 +74,9 @@ class Arrived:
         for number, dtype, shape in header["arrays"]:
             self.table.arrays.append(np.frombuffer(buffers[number], np.dtype(dtype)).reshape(shape))
         self._array_places = [number for number, *_ in header["arrays"]]
-        self.value = _Unpacker(bytes(buffers[0]), self.table, own, header["objects"], seen).load()
+        self._identities = header["objects"]
+        self.value = _Unpacker(bytes(buffers[0]), self.table, own, self._identities, seen).load()
+        self._bring_back()
         self.settle()
 
     def settle(self) -> None:
@@ -106,10 +113,58 @@ class Arrived:
         for number, array in enumerate(self.table.arrays):
             if array.tobytes() != self._bytes[self._array_places[number]].tobytes():
                 changed["arrays"].append([number, encoder.encode(array.copy())])
+        self._remember()
         for number, thing in enumerate(self.table.objects):
             if self._objects[number] != self._described(thing):
                 changed["objects"].append([number, _told(thing, encoder)])
         return changed
+
+    def _bring_back(self) -> None:
+        """Parameters and buffers that the student's code has added: the other side knows their names only."""
+        self._given: list[dict[str, set[str]]] = []
+        for identity, thing in zip(self._identities, self.table.objects, strict=True):
+            own = self._seen.get((identity, "own"), {})
+            self._given.append(
+                {name: set(getattr(thing, name, ())) - own.get(name, {}).keys() for name in ADDED}
+            )
+            for name, added in own.items():
+                getattr(thing, name).update(added)
+
+    def _remember(self) -> None:
+        for number, (identity, thing) in enumerate(zip(self._identities, self.table.objects, strict=True)):
+            if isinstance(thing, nn.Module):
+                self._seen[identity, "own"] = {
+                    name: {
+                        k: v for k, v in getattr(thing, name).items() if k not in self._given[number][name]
+                    }
+                    for name in ADDED
+                }
+
+    def take_over(self, changed: Any, buffers: Sequence[bytearray], moves: bool = False) -> None:
+        """Do here what was done in another process with the same arguments: see `changes`.
+
+        moves: a tensor that lies elsewhere there gets a place of its own here as well; else its values are
+        written where it lies, and whoever else looks there sees them.
+        """
+        decoder = Decoder(buffers, self.table.thing)
+        for number, tree in changed["storages"]:
+            bytes_of(self._storages[number]).copy_(torch.from_numpy(decoder.decode(tree)))
+        for number, tree, moved, requires_grad, gradient in changed["tensors"]:
+            tensor, value = self.table.thing("T", number), decoder.decode(tree)
+            if moved and (moves or (value.shape, value.dtype) != (tensor.shape, tensor.dtype)):
+                tensor.data = value
+            elif moved:
+                tensor.data.copy_(value)
+            if tensor.is_leaf:
+                tensor.requires_grad_(bool(requires_grad))
+                new = decoder.decode(gradient)
+                if new is not tensor.grad:
+                    tensor.grad = new
+        for number, tree in changed["arrays"]:
+            self.table.thing("A", number)[...] = decoder.decode(tree)
+        for number, tree in changed["objects"]:
+            thing, told = self.table.thing("O", number), decoder.decode(tree)
+            (_remake_optimizer if isinstance(thing, Optimizer) else _remake_module)(thing, told)
 
     def _tensor(self, meta: dict[str, Any]) -> Tensor:
         dtype = getattr(torch, meta["dtype"])
@@ -188,3 +243,34 @@ def _told(thing: Any, encoder: Encoder) -> Any:
     # of others only that they are there
     rest = {k: [v] if isinstance(v, TOLD) else [] for k, v in vars(thing).items() if k not in MEMBERS}
     return encoder.encode([members, rest])
+
+
+def _remake_module(module: nn.Module, told: Any) -> None:
+    members, rest = told
+    for name in MEMBERS:
+        mine: dict[str, Any] = getattr(module, name)
+        for key in [key for key in mine if key not in members[name]]:
+            del mine[key]
+        for key, (value, parameter, requires_grad) in members[name].items():
+            if isinstance(value, Tensor) and parameter and not isinstance(value, nn.Parameter):
+                value = nn.Parameter(value, bool(requires_grad))
+            if mine.get(key) is not value and not isinstance(value, Opaque):
+                mine[key] = value
+    mine = vars(module)
+    for key in [key for key, value in mine.items() if isinstance(value, TOLD) and key not in rest]:
+        del mine[key]
+    for key, values in rest.items():
+        ours = key.startswith("_") and not isinstance(mine.get(key, ...), TOLD)  # torch's: hooks and the like
+        if values and isinstance(values[0], TOLD) and not ours:
+            mine[key] = values[0]
+
+
+def _remake_optimizer(optimizer: Optimizer, told: Any) -> None:
+    groups, state = told
+    for mine, group in zip(optimizer.param_groups, groups, strict=False):
+        mine.update(group)
+    optimizer.param_groups[len(groups) :] = []
+    optimizer.param_groups += groups[len(optimizer.param_groups) :]
+    optimizer.state.clear()
+    for parameter, values in state:
+        optimizer.state[parameter] = dict(values)

@@ -18,9 +18,11 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from multiprocessing.connection import Connection, answer_challenge, deliver_challenge
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,11 +30,12 @@ import torch
 
 from labkit import siblings
 from labkit.check import engine
-from labkit.grading import kernel_calls, sandbox
+from labkit.grading import answered, kernel_calls, sandbox
 from labkit.grading.channel import ChannelError, Malformed, TimedOut
 from labkit.grading.outputs import Budget, safe_outputs, safe_text
 from labkit.grading.remote import Calls, Lost
-from labkit.grading.sandbox import Limits
+from labkit.grading.sandbox import Level, Limits
+from labkit.grading.stand_in import StandIns
 from labkit.grading.student import Student
 from labkit.grading.verdicts import Cell, Graded, Job, Verdict, VerdictKind
 from labkit.outcomes import Outcome
@@ -43,13 +46,16 @@ SECONDS_FOR_NOTEBOOK = 900  # then this process ends itself
 OWN_CELLS = 5  # times the seconds of one cell: for all cells of the student's own together
 
 
-def answer(connection: Connection, key: bytes) -> None:
+def answer(connection: Connection, key: bytes, level: Level, readable: Sequence[Path]) -> None:
     """In a copy of the warm parent: grade the notebook that comes from whoever has the key."""
     deliver_challenge(connection, key)
     answer_challenge(connection, key)
     where, job, limits = connection.recv()
+    with contextlib.suppress(AttributeError):  # on no Linux there is neither
+        sandbox.confine_tests(level, readable)
     _limit_self(limits)
-    connection.send(Checker(job, lambda: Student(where, len(_tests(job)), limits), limits).grade())
+    graded = Checker(job, lambda tests: Student(where, tests, limits), limits).grade()
+    connection.send_bytes(answered.written(graded))
 
 
 def _limit_self(limits: Limits) -> None:
@@ -71,8 +77,11 @@ def _tests(job: Job) -> list[Cell]:
 class Checker:
     """Grades one notebook."""
 
-    def __init__(self, job: Job, start: Callable[[], Student], limits: Limits) -> None:
-        self._job, self._start, self._limits = job, start, limits
+    def __init__(self, job: Job, start: Callable[[int], Student], limits: Limits) -> None:
+        """start: a new process for students' code that will be called from so many test cells."""
+        self._job, self._limits = job, limits
+        self._start = partial(start, len(_tests(job)))
+        self._stand_ins = StandIns(partial(start, 0), job.reference)
         self._outputs: dict[str, list[dict[str, Any]]] = {}
         self._budget = Budget()
         self._lost: dict[str, tuple[str, str]] = {}  # cell -> (kind, sentence): not run again
@@ -81,7 +90,6 @@ class Checker:
         self._own_seconds = OWN_CELLS * limits.cell_seconds
         self._siblings = job.siblings
         self._places: dict[int, int] = {}  # number of a test cell -> that of the first one in its place
-        self._lent: dict[tuple[str, str], Any] = {}  # what the set-up cells take from earlier notebooks
 
     def grade(self) -> Graded:
         begin = time.perf_counter()
@@ -106,6 +114,7 @@ class Checker:
                         student.stop()
                         student = None
         finally:
+            self._stand_ins.stop()
             if student is not None:
                 student.stop()
         assert len(verdicts) == len(tests)
@@ -207,7 +216,7 @@ class Checker:
             return verdict(kind, sentence=_sentence(why))  # type: ignore[arg-type]
         deadline = time.monotonic() + self._limits.cell_seconds
         channel = student.tests[self._places[number]]
-        calls = Calls(channel, deadline, self._reference, self._attempts.append, student.why_gone)
+        calls = Calls(channel, deadline, self._stand_ins.ask, self._attempts.append, student.why_gone)
         reports: list[engine.Report] = []
         _seed()
         for name in self._job.names:
@@ -256,12 +265,8 @@ class Checker:
 
     def _take(self, notebook: str, name: str) -> Any:
         """For a set-up cell: an earlier notebook's answer."""
-        self._lent[notebook, name] = siblings.define(notebook, self._job.reference[notebook])[name]
-        return self._lent[notebook, name]
-
-    def _reference(self, notebook: str, name: str) -> Any:
-        """For a student's process, which asks for what it likes. LookupError for what no set-up cell took."""
-        return self._lent[notebook, name]
+        self._stand_ins.lend(notebook, name)
+        return siblings.define(notebook, self._job.reference[notebook])[name]
 
 
 def _executed(source: str, namespace: dict[str, Any], cell_id: str) -> tuple[Any, str]:

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from multiprocessing.connection import Connection, answer_challenge, deliver_challenge
 from pathlib import Path
 from types import TracebackType
@@ -22,10 +23,11 @@ import psutil
 
 import labkit
 from labkit.errors import LabError
-from labkit.grading import sandbox
+from labkit.grading import answered, sandbox
 from labkit.grading.sandbox import Level, Limits
 from labkit.grading.verdicts import Graded, Job, Verdict
 
+TOO_LONG = "grading took too long"
 SECONDS_FOR_NOTEBOOK = 900  # the checker has its own limits; this is for the checker itself
 
 
@@ -54,8 +56,8 @@ class Engine:
         self._stack.callback(shutil.rmtree, self._folder, ignore_errors=True)
         readable = sandbox.readable_paths([*self._hidden, self._folder])
         self._key = os.urandom(32)
-        self._students = self._warm_parent("students", readable, self.level.bubblewrap, b"")
-        self._tests = self._warm_parent("tests", [], False, self._key)
+        self._students = self._warm_parent("students", readable, b"")
+        self._tests = self._warm_parent("tests", [*readable, Path(self._students)], self._key)
         return self
 
     def __exit__(
@@ -65,6 +67,19 @@ class Engine:
 
     def grade(self, job: Job) -> Graded:
         """Grade one notebook. LabError if a warm parent is gone; never for what a student's code does."""
+        for _ in range(2):  # the first may have been stopped from outside
+            graded, why = self._try(job)
+            if graded is not None:
+                return graded
+            if why == TOO_LONG:
+                return broken_off(job, why)
+        told = f"it broke the tests' process twice ({why})"
+        return replace(
+            broken_off(job, why), attempts=(told,), complete=True
+        )  # a third time would be no other
+
+    def _try(self, job: Job) -> tuple[Graded | None, str]:
+        """(what came of it, or None, and why)."""
         self._check_alive()
         with socket.socket(socket.AF_UNIX) as end:
             end.connect(self._tests)
@@ -74,33 +89,36 @@ class Engine:
                 answer_challenge(connection, self._key)
                 deliver_challenge(connection, self._key)
                 connection.send((self._students, job, self.limits))
-                if connection.poll(SECONDS_FOR_NOTEBOOK):
-                    graded: Graded = connection.recv()
-                    return graded
-                why = "grading took too long"
+                if not connection.poll(SECONDS_FOR_NOTEBOOK):
+                    return None, TOO_LONG
+                return answered.read(connection.recv_bytes(answered.MOST_BYTES), job), ""
+            except answered.Unbelievable as error:
+                return None, f"grading broke off: {error}"
             except (EOFError, OSError):
                 self._check_alive()
-                why = "grading broke off"
-        return broken_off(job, why)
+                return None, "grading broke off"
 
     def process_of(self, kind: str) -> subprocess.Popen[bytes]:
         """The warm parent for `students` or for `tests`."""
         return self._processes[kind]
 
-    def _warm_parent(self, kind: str, readable: Sequence[Path], bubblewrap: bool, key: bytes) -> str:
+    def _warm_parent(self, kind: str, readable: Sequence[Path], key: bytes) -> str:
         """Start a zygote; returns the path of the socket that it listens on."""
         where = str(self._folder / kind)
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(where)
         listener.listen(128)
         command = [sys.executable, "-m", "labkit.grading.zygote", kind, str(listener.fileno())]
-        command += [word for word in ("namespaces", "landlock") if getattr(self.level, word)] + ["--"]
+        command += [
+            word for word in ("bubblewrap", "namespaces", "landlock") if getattr(self.level, word)
+        ] + ["--"]
         command += [str(path) for path in readable]
         empty = self._folder / f"{kind}-empty"
         empty.mkdir()
         environment = sandbox.environment() | {"PYTHONPATH": os.pathsep.join(_search_path())}
-        if bubblewrap:
-            command = sandbox.bubblewrap(command, readable)
+        if self.level.bubblewrap:
+            # the tests' stays the user who may reach the students' socket
+            command = sandbox.bubblewrap(command, readable, becomes_nobody=kind == "students")
         else:
             environment |= {
                 "HOME": str(empty),

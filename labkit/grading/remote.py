@@ -21,15 +21,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from labkit.grading import arguments
-from labkit.grading.channel import Channel, ChannelError, Malformed
+from labkit.grading import arguments, changes
+from labkit.grading.channel import Channel, ChannelError, Malformed, TimedOut
 from labkit.grading.outputs import safe_text
 from labkit.grading.plain import Decoder, Encoder
 
-MOST_NUMBER = 1_000_000  # of what a reference is called with
 MOST_MESSAGE = 2000
 DRAW: tuple[Callable[[], object], ...] = (random.random, np.random.random_sample, lambda: torch.rand(()))
 MOST_ASKED = 10_000  # times that one call may ask for an earlier notebook's reference
+
+
+Ask = Callable[[str, str, dict[str, Any], list[Any], float], tuple[dict[str, Any], list[bytearray]]]
 
 
 class Lost(BaseException):
@@ -59,15 +61,15 @@ class Remote:
 class Calls:
     """The calls of one test cell.
 
-    reference: gives the `name` of an earlier notebook's reference. on_trouble: called with a sentence
-    when something came that no honest process sends.
+    reference: has an earlier notebook's reference run in a process of its own, see `StandIns.ask`.
+    on_trouble: called with a sentence when something came that no honest process sends.
     """
 
     def __init__(
         self,
         channel: Channel,
         deadline: float,
-        reference: Callable[[str, str], Any],
+        reference: Ask,
         on_trouble: Callable[[str], None],
         why_gone: Callable[[], tuple[str, str]],
     ) -> None:
@@ -100,7 +102,7 @@ class Calls:
         question = header | {"op": "call", "path": path, "call": number}
         question |= {"grad": torch.is_grad_enabled(), "seeds": _seeds()}
         leaves = [t for t in table.tensors if t.requires_grad]
-        shapes = arguments.shapes_of(table)
+        shapes = changes.shapes_of(table)
         answer, received = self._exchange(question, buffers)
         try:
             asked = 0
@@ -108,12 +110,12 @@ class Calls:
                 asked += 1
                 if asked > MOST_ASKED:
                     raise Malformed("endless questions")
-                answer, received = self._answer_reference(answer, received, table, storages)
+                answer, received = self._answer_reference(answer, received, question, buffers)
             rebuilt = None
             if "changes" in answer or "raised" not in answer:  # none if it broke before or after the call
                 try:
-                    arguments.apply(answer["changes"], table, storages, received)
-                except arguments.Rebuilt as error:
+                    changes.apply(answer["changes"], table, storages, received)
+                except changes.Rebuilt as error:
                     rebuilt = error
             for drew, draw in zip(answer.get("drew", ()), DRAW, strict=False):
                 if drew is True:  # here the function would have moved this generator on
@@ -122,7 +124,7 @@ class Calls:
                 raise _exception(answer)
             if rebuilt is not None:
                 raise rebuilt
-            arguments.expect_shapes(shapes)
+            changes.expect_shapes(shapes)
             outputs: list[tuple[int, Tensor]] = []
             result = Decoder(received, table.thing, lambda n, t: _kept(outputs, n, t)).decode(
                 answer["result"]
@@ -131,7 +133,7 @@ class Calls:
             if getattr(error, "from_student", False):
                 raise
             raise self._forged(str(error)) from None
-        except arguments.Rebuilt as error:
+        except changes.Rebuilt as error:
             raise RuntimeError(str(error)) from None
         return self._with_gradients(number, result, outputs, leaves) if outputs and leaves else result
 
@@ -170,40 +172,23 @@ class Calls:
         return replaced(result)
 
     def _answer_reference(
-        self, asked: dict[str, Any], received: list[bytearray], table: arguments.Table, storages: Any
+        self, asked: dict[str, Any], received: list[bytearray], packed: dict[str, Any], buffers: list[Any]
     ) -> tuple[dict[str, Any], list[bytearray]]:
-        """Run an earlier notebook's reference on the call's own objects, and send what it changed."""
-        notebook, path = asked["reference"]
+        """Have an earlier notebook's reference run, on copies of the call's objects as the student's code
+        has changed them; nothing of that is computed with here."""
+        notebook, path = map(str, asked["reference"])
+        told = {"changes": asked["changes"], "arguments": asked["arguments"], "packed": len(buffers)}
         try:
-            arguments.apply(asked["changes"], table, storages, received)
-        except arguments.Rebuilt as error:  # its process waits for an answer
-            return self._exchange({"raised": str(error)}, [])
-        positional, named = Decoder(received, table.thing).decode(asked["arguments"])
-        name, *attributes = str(path).split(".")
-        before = [tensor.detach().clone() for tensor in table.tensors]
-        encoder = Encoder(table.signs())
-        try:
-            function = self._reference(str(notebook), name)
-            if attributes not in ([], ["apply"]):  # others lead into what the function is made of
-                raise LookupError
+            answer, given = self._reference(
+                notebook, path, packed | told, [*buffers, *received], self._deadline
+            )
         except LookupError:
-            wanted = f"{str(path)[:50]!r} of {str(notebook)[:50]!r}"
+            wanted = f"{path[:50]!r} of {notebook[:50]!r}"
             self._on_trouble(f"its process asked for the reference {wanted}, which it is not lent")
-            return self._exchange({"raised": "this function of an earlier notebook is not lent"}, [])
-        try:
-            # 2**bit of such a number would keep this process busy where no alarm reaches it
-            if any(isinstance(one, int) and abs(one) > MOST_NUMBER for one in [*positional, *named.values()]):
-                raise OverflowError(f"a whole number beyond {MOST_NUMBER:,} has no use here")
-            function = function.apply if attributes else function
-            result = function(*positional, **named)
-        except Exception as error:
-            return self._exchange({"raised": f"{type(error).__name__}: {error}"[:200]}, [])
-        changed = [
-            [number, encoder.encode(tensor.detach())]
-            for number, tensor in enumerate(table.tensors)
-            if not torch.equal(tensor.detach(), before[number])
-        ]
-        return self._exchange({"result": encoder.encode(result), "tensors": changed}, encoder.buffers)
+            answer, given = {"raised": "this function of an earlier notebook is not lent"}, []
+        except TimedOut:
+            raise Lost("timeout", "it took too long") from None
+        return self._exchange(answer, given)
 
     def _exchange(self, header: dict[str, Any], buffers: list[Any]) -> tuple[dict[str, Any], list[bytearray]]:
         try:

