@@ -1,8 +1,8 @@
 """The warm parent: a process that has torch and the rest imported, and forks a copy for each notebook.
 
 `python -m labkit.grading.zygote students|tests FD [bubblewrap] [namespaces] [landlock] -- READABLE...`
-listens on the socket FD; on standard input comes a key, by which a checker knows who sends it a notebook, and the end
-of that input says that the engine's process has ended, however it did. It never sees a test or another
+listens on the socket FD; on standard input comes a key, by which a checker knows who sends it a notebook, and
+the end of that input says that the engine's process has ended, however it did. It never sees a test or another
 student's work: whatever a copy needs is sent to that copy. One kind of copies holds a student's code, or a
 reference that stands in (through `keeper`), the other runs the tests (`checker`).
 """
