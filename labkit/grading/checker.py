@@ -30,9 +30,10 @@ from labkit import siblings
 from labkit.check import engine
 from labkit.grading import kernel_calls, sandbox
 from labkit.grading.channel import ChannelError, Malformed, TimedOut
+from labkit.grading.engine import broken_off
 from labkit.grading.outputs import Budget, safe_outputs, safe_text
 from labkit.grading.remote import Calls, Lost
-from labkit.grading.sandbox import Limits
+from labkit.grading.sandbox import IsolationError, Limits
 from labkit.grading.student import Student
 from labkit.grading.verdicts import Cell, Graded, Job, Verdict, VerdictKind
 from labkit.outcomes import Outcome
@@ -49,7 +50,11 @@ def answer(connection: Connection, key: bytes) -> None:
     answer_challenge(connection, key)
     where, job, limits = connection.recv()
     _limit_self(limits)
-    connection.send(Checker(job, lambda: Student(where, len(_tests(job)), limits), limits).grade())
+    try:
+        graded = Checker(job, lambda: Student(where, len(_tests(job)), limits), limits).grade()
+    except IsolationError as error:
+        graded = broken_off(job, str(error))
+    connection.send(graded)
 
 
 def _limit_self(limits: Limits) -> None:
@@ -114,7 +119,7 @@ class Checker:
         grade_ids = {cell.id: cell.grade_id or cell.id for cell in tests}
         return Graded(
             self._job.notebook,
-            tuple(_named(verdict, grade_ids[verdict.cell]) for verdict in verdicts),
+            tuple(replace(verdict, cell=grade_ids[verdict.cell]) for verdict in verdicts),
             self._outputs,
             tuple(dict.fromkeys(self._attempts)),
             time.perf_counter() - begin,
@@ -324,10 +329,6 @@ def _first_line(error: Exception) -> str:
 
 def _sentence(text: str) -> str:
     return text[:1].upper() + text[1:] + "."
-
-
-def _named(verdict: Verdict, grade_id: str) -> Verdict:
-    return Verdict(grade_id, *list(vars(verdict).values())[1:])
 
 
 def _output(verdict: Verdict) -> list[dict[str, Any]]:

@@ -1,8 +1,8 @@
 """The warm parent: a process that has torch and the rest imported, and forks a copy for each notebook.
 
-`python -m labkit.grading.zygote students|tests FD [namespaces] [landlock] -- READABLE...` listens on the
-socket FD; on standard input comes a key, by which a checker knows who sends it a notebook, and the end of
-that input says that the engine's process has ended, however it did. It never sees a test or another
+`python -m labkit.grading.zygote students|tests FD [namespaces] [landlock] [seccomp] -- READABLE...` listens
+on the socket FD; on standard input comes a key, by which a checker knows who sends it a notebook, and the end
+of that input says that the engine's process has ended, however it did. It never sees a test or another
 student's work: whatever a copy needs is sent to that copy. One kind of copies holds a student's code
 (through `keeper`), the other runs the tests (`checker`).
 """
@@ -31,7 +31,7 @@ import torch._dynamo
 import labkit
 import labkit.check
 from labkit.grading import checker, keeper, kernel_calls
-from labkit.grading.sandbox import Level
+from labkit.grading.sandbox import STEPS, Level
 from labkit.grading.shell import Shell
 
 
@@ -96,7 +96,7 @@ def main() -> None:
     """Started by `engine.Zygote`."""
     kind, number, *rest = sys.argv[1:]
     border = rest.index("--")
-    level = Level(False, "namespaces" in rest[:border], "landlock" in rest[:border])
+    level = Level(False, *(step in rest[:border] for step in STEPS))
     key = bytes.fromhex(sys.stdin.readline())
     warm_up(kind)
     serve(kind, socket.socket(fileno=int(number)), level, [Path(path) for path in rest[border + 1 :]], key)
