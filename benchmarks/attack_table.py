@@ -53,6 +53,13 @@ was written. A cheat stands on an answer that is half right, worth 5 points here
 than that would be gained. Points do not say what was read on the way: here neither tests nor other \
 people's work can be reached.
 
+Single system calls are tried in `tests/attacks/test_system_calls.py`: network sockets, io_uring, \
+userfaultfd, bpf, keys, ptrace, the memory of processes, mounts, namespaces and more. Each is tried three \
+times: without any sandbox, with the system-call filter alone, and in a student's cell. The last two must \
+be refused. If the first does not work either, for lack of rights or in this kernel, the test is reported \
+as skipped, for then a refusal shows nothing. `tests/border/calls` says for every call number of x86-64 \
+and aarch64 what the filter answers, and a test reads the same from the filter's program.
+
 """.replace("{SECONDS}", str(SECONDS))
 # runs in bubblewrap: takes a course of one student and one notebook, says the notebook's score
 INSIDE = f"""\

@@ -32,9 +32,10 @@ from labkit import siblings
 from labkit.check import engine
 from labkit.grading import answered, kernel_calls, sandbox
 from labkit.grading.channel import ChannelError, Malformed, TimedOut
+from labkit.grading.engine import broken_off
 from labkit.grading.outputs import Budget, safe_outputs, safe_text
 from labkit.grading.remote import Calls, Lost
-from labkit.grading.sandbox import Level, Limits
+from labkit.grading.sandbox import IsolationError, Level, Limits
 from labkit.grading.stand_in import StandIns
 from labkit.grading.student import Student
 from labkit.grading.verdicts import Cell, Graded, Job, Verdict, VerdictKind
@@ -51,10 +52,12 @@ def answer(connection: Connection, key: bytes, level: Level, readable: Sequence[
     deliver_challenge(connection, key)
     answer_challenge(connection, key)
     where, job, limits = connection.recv()
-    with contextlib.suppress(AttributeError):  # on no Linux there is neither
+    try:
         sandbox.confine_tests(level, readable)
-    _limit_self(limits)
-    graded = Checker(job, lambda tests: Student(where, tests, limits), limits).grade()
+        _limit_self(limits)
+        graded = Checker(job, lambda tests: Student(where, tests, limits), limits).grade()
+    except IsolationError as error:
+        graded = broken_off(job, str(error))
     connection.send_bytes(answered.written(graded))
 
 
@@ -123,7 +126,7 @@ class Checker:
         grade_ids = {cell.id: cell.grade_id or cell.id for cell in tests}
         return Graded(
             self._job.notebook,
-            tuple(_named(verdict, grade_ids[verdict.cell]) for verdict in verdicts),
+            tuple(replace(verdict, cell=grade_ids[verdict.cell]) for verdict in verdicts),
             self._outputs,
             tuple(dict.fromkeys(self._attempts)),
             time.perf_counter() - begin,
@@ -329,10 +332,6 @@ def _first_line(error: Exception) -> str:
 
 def _sentence(text: str) -> str:
     return text[:1].upper() + text[1:] + "."
-
-
-def _named(verdict: Verdict, grade_id: str) -> Verdict:
-    return Verdict(grade_id, *list(vars(verdict).values())[1:])
 
 
 def _output(verdict: Verdict) -> list[dict[str, Any]]:

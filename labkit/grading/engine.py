@@ -109,9 +109,7 @@ class Engine:
         listener.bind(where)
         listener.listen(128)
         command = [sys.executable, "-m", "labkit.grading.zygote", kind, str(listener.fileno())]
-        command += [
-            word for word in ("bubblewrap", "namespaces", "landlock") if getattr(self.level, word)
-        ] + ["--"]
+        command += [step for step in ("bubblewrap", *sandbox.STEPS) if getattr(self.level, step)] + ["--"]
         command += [str(path) for path in readable]
         empty = self._folder / f"{kind}-empty"
         empty.mkdir()

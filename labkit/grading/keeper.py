@@ -2,7 +2,8 @@
 
     zygote -> keeper -> first process of its own process namespace -> the student's notebook -> its snapshots
 
-The keeper's connection to the checker says when to stop: it closes. What ended, and how, goes over it.
+The keeper's connection to the checker says when to stop: it closes. Over it comes first whether the
+student's process is isolated as announced, then what ended, and how.
 """
 
 from __future__ import annotations
@@ -25,12 +26,12 @@ from pathlib import Path
 import psutil
 
 from labkit.grading import kernel_calls, sandbox
-from labkit.grading.sandbox import Level, Limits
+from labkit.grading.sandbox import Confinement, IsolationError, Level, Limits
 
 POLL_SECONDS = 0.2
 READY = b'"ready"\n'
+REFUSED = "refused"
 MOST_SOCKETS = 64
-Landlock = tuple[Sequence[Path], Sequence[Path]]  # what can be read, what can be written
 
 
 def keep(connection: socket.socket, level: Level, readable: Sequence[Path]) -> None:
@@ -43,7 +44,11 @@ def keep(connection: socket.socket, level: Level, readable: Sequence[Path]) -> N
     sandbox.become_nobody()
     folder, own_disks = Path(tempfile.mkdtemp(prefix="labkit-student-")), None
     try:
-        own_disks = sandbox.enter_namespaces(folder, limits) if level.namespaces else None
+        try:
+            own_disks = sandbox.enter_namespaces(folder, limits) if level.namespaces else None
+        except IsolationError as error:
+            _say(connection, refusal(error))
+            return
         if own_disks is None:  # then the system counts all that this user runs, not the student's alone
             limits = replace(limits, processes=limits.processes + _running())
         with contextlib.suppress(OSError, AttributeError):
@@ -55,18 +60,22 @@ def keep(connection: socket.socket, level: Level, readable: Sequence[Path]) -> N
             os.close(ours)
             writable = [folder, *(own_disks or [])]
             landlock = (readable, writable) if level.landlock else None
-            _first_process(descriptors, folder, landlock, limits, theirs)
+            _first_process(descriptors, Confinement(folder, landlock, limits, level.seccomp), theirs)
         os.close(theirs)
         for descriptor in descriptors:
             os.close(descriptor)
-        _say(connection, READY)
         _watch(connection, ours, first, limits)
         _end(first, own_disks is not None)
     finally:
-        if own_disks:
+        if level.namespaces:
             with contextlib.suppress(OSError):  # its disk may have been refused
                 kernel_calls.unmount(folder)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def refusal(error: IsolationError) -> bytes:
+    """The line that is sent in place of READY: no code of the student has run, and none will."""
+    return json.dumps({REFUSED: str(error)}).encode() + b"\n"
 
 
 def _running() -> int:
@@ -79,9 +88,7 @@ def _running() -> int:
     return count
 
 
-def _first_process(
-    descriptors: Sequence[int], folder: Path, landlock: Landlock | None, limits: Limits, reports: int
-) -> None:
+def _first_process(descriptors: Sequence[int], held: Confinement, reports: int) -> None:
     """Process 1 of its namespace: when it ends, the kernel ends all others. It only waits for them."""
     with contextlib.suppress(OSError, AttributeError):
         kernel_calls.die_with_parent()
@@ -89,8 +96,7 @@ def _first_process(
     if os.fork() == 0:
         status = 1
         try:
-            os.close(reports)
-            _student(descriptors, folder, landlock, limits)
+            _student(descriptors, held, reports)
             status = 0
         except BaseException:
             traceback.print_exc()
@@ -105,20 +111,26 @@ def _first_process(
     os._exit(0)
 
 
-def _student(descriptors: Sequence[int], folder: Path, landlock: Landlock | None, limits: Limits) -> None:
+def _student(descriptors: Sequence[int], held: Confinement, reports: int) -> None:
     from labkit.grading import worker
 
     nothing = os.open(os.devnull, os.O_RDWR)
     os.dup2(nothing, 0)
     os.dup2(nothing, 1)
-    keep = sorted([0, 1, 2, *descriptors])
+    keep = sorted([0, 1, 2, reports, *descriptors])
     for below, above in zip(keep, [*keep[1:], os.sysconf("SC_OPEN_MAX")], strict=True):
         os.closerange(below + 1, above)
     os.environ.clear()
-    os.environ.update(sandbox.environment(), HOME=str(folder), TMPDIR=str(folder))
+    os.environ.update(sandbox.environment(), HOME=str(held.folder), TMPDIR=str(held.folder))
     tempfile.tempdir = None  # it remembers the parent's
     os.umask(0o077)
-    sandbox.confine(folder, landlock, limits)
+    try:
+        sandbox.confine(held)
+    except IsolationError as error:
+        os.write(reports, refusal(error))
+        raise
+    os.write(reports, READY)
+    os.close(reports)  # from here on runs what a student wrote
     os.dup2(0, 2)  # until here, what goes wrong is ours, and worth a line in the log
     control, *tests = (socket.socket(fileno=number) for number in descriptors)
     worker.run(control, tests)

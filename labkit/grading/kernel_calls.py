@@ -6,6 +6,7 @@ Every function raises OSError where the kernel says no, and AttributeError or OS
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,6 +16,7 @@ NEWUSER, NEWPID, NEWNET = 0x10000000, 0x20000000, 0x40000000
 
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE = 1, 4
 _PR_SET_NO_NEW_PRIVS, _PR_SET_CHILD_SUBREAPER = 38, 36
+_KEYCTL, _JOIN_SESSION_KEYRING = {"x86_64": 250, "aarch64": 219}, 1
 _MADV_HUGEPAGE, _MADV_COLLAPSE, _HUGE = 14, 25, 1 << 21
 _MS_NOSUID_NODEV, _MS_REC_PRIVATE, _MNT_DETACH = 0x2 | 0x4, 0x4000 | 0x40000, 2
 
@@ -75,6 +77,18 @@ def gather_in_huge_pages() -> None:
         if begin < end and libc.madvise(begin, end - begin, _MADV_HUGEPAGE) == 0:
             for page in range(begin, end, _HUGE):
                 libc.madvise(page, _HUGE, _MADV_COLLAPSE)  # one that stays as it is does no harm
+
+
+def forget_keys() -> None:
+    """Take an empty session keyring in place of the one that this process has inherited, with what is in it.
+
+    Nothing happens where the kernel has no keyrings, or a filter around us that refuses them to everybody.
+    """
+    number = _KEYCTL.get(os.uname().machine)
+    if number is not None and _libc().syscall(number, _JOIN_SESSION_KEYRING, None) < 0:
+        reason = ctypes.get_errno()
+        if reason not in (errno.ENOSYS, errno.EPERM):
+            raise OSError(reason, os.strerror(reason))
 
 
 def die_with_parent(signal: int = 9) -> None:

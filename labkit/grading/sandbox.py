@@ -1,9 +1,11 @@
 """What holds a student's process: as much as this system offers, and a sentence for what it does not.
 
 Always: a process of its own, limits on time, memory, files and processes, a time-out, an empty folder, no
-environment. Where Linux has them: namespaces (own processes, no network, a small disk in memory) and landlock
-(no file but Python's own). Where bubblewrap is installed, all students' processes start in a system of their
-own in which nothing else exists.
+environment. Where Linux has them: namespaces (own processes, no network, a small disk in memory), landlock
+(no file but Python's own) and a filter of system calls. Where bubblewrap is installed, all students'
+processes start in a system of their own in which nothing else exists.
+
+A level is what was tried and worked. If a step of it is refused later, no code of that student's runs.
 """
 
 from __future__ import annotations
@@ -13,16 +15,17 @@ import os
 import resource
 import shutil
 import site
+import socket
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import labkit
 from labkit.doctor import Finding
-from labkit.grading import kernel_calls
+from labkit.grading import kernel_calls, seccomp
 
 NOBODY = 65534
 SYSTEM = (
@@ -42,6 +45,11 @@ NAMESPACES = (
     kernel_calls.NEWUSER | kernel_calls.NEWPID | kernel_calls.NEWNET
     | kernel_calls.NEWIPC | kernel_calls.NEWNS | kernel_calls.NEWUTS
 )  # fmt: skip
+STEPS = ("namespaces", "landlock", "seccomp")  # of a level, in the order in which they are entered
+
+
+class IsolationError(Exception):
+    """A step of the isolation that this run announced was refused: the sentence says which, and why."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +75,7 @@ class Level:
     bubblewrap: bool
     namespaces: bool
     landlock: bool
+    seccomp: bool
 
     @property
     def sentence(self) -> str:
@@ -75,6 +84,7 @@ class Level:
             *(["bubblewrap"] if self.bubblewrap else []),
             *(["namespaces"] if self.namespaces else []),
             *(["landlock"] if self.landlock else []),
+            *(["system-call filter"] if self.seccomp else []),
             "limits",
         ]
         return f"{', '.join(has)}{'; ' + self.open if self.open else ''}"
@@ -85,14 +95,19 @@ class Level:
         gaps = []
         if not (self.bubblewrap or self.landlock):
             gaps.append("read and change every file that you can")
-        if not (self.bubblewrap or self.namespaces):
+        if not (self.bubblewrap or self.namespaces or self.seccomp):
             gaps.append("open network connections")
         if not (self.bubblewrap or self.namespaces or self.landlock):
             gaps.append("stop your other programs")
+        if self.landlock and not (self.bubblewrap or self.namespaces):
+            gaps.append("change the modes of your files")
+            gaps.append("stop your other programs (before Linux 6.12)")
         if self.bubblewrap and not self.landlock:
             gaps.append("exchange files with another student's code")
             if not self.namespaces:
                 gaps.append("stop it")
+        if not self.seccomp:
+            gaps.append("make every system call")
         return "a student's code could " + " and ".join(gaps) + " (see labkit doctor)" if gaps else ""
 
     @property
@@ -107,6 +122,8 @@ class Level:
             )
         if not self.landlock and sys.platform == "linux":
             lines.append("a kernel from 5.13 on, with landlock switched on")
+        if not self.seccomp and sys.platform == "linux":
+            lines.append("a kernel with seccomp filters, on x86-64 or aarch64")
         if sys.platform != "linux":
             lines.append("grade on Linux, or in a Linux container or virtual machine")
         return lines
@@ -120,12 +137,20 @@ def finding() -> Finding:
 
 
 def level() -> Level:
-    """Try out what this system offers."""
-    return Level(
-        bubblewrap=_bubblewrap_works(),
-        namespaces=_in_child(lambda: kernel_calls.unshare(NAMESPACES)),
-        landlock=kernel_calls.landlock_version() > 0,
-    )
+    """Try out what this system offers: where there is bubblewrap, inside of it."""
+    inside = _steps_inside_bubblewrap()
+    steps = possible_steps() if inside is None else inside
+    return Level(inside is not None, *(step in steps for step in STEPS))
+
+
+def possible_steps() -> list[str]:
+    """Those of STEPS that can be entered from here, each tried in a process that then ends."""
+    tries: dict[str, Callable[[], object]] = {
+        "namespaces": lambda: enter_namespaces(Path("/tmp"), Limits()),
+        "landlock": lambda: kernel_calls.landlock([Path("/")], []),
+        "seccomp": _enter_filter_and_see,
+    }
+    return [step for step in STEPS if _in_child(tries[step])]
 
 
 def readable_paths(hidden: Sequence[Path]) -> list[Path]:
@@ -161,7 +186,8 @@ def bubblewrap(command: Sequence[str], readable: Sequence[Path], becomes_nobody:
     binds = [word for folder in above for word in ("--perms", "0755", "--dir", str(folder))]
     binds += [word for path in readable for word in ("--ro-bind-try", str(path), str(path))]
     return [
-        "bwrap", *identity, "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts",
+        shutil.which("bwrap") or "bwrap", *identity,
+        "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts",
         "--die-with-parent", "--new-session", "--proc", "/proc", "--dev", "/dev",
         "--perms", "1777", "--tmpfs", "/tmp", *binds, "--chdir", "/", "--", *command,
     ]  # fmt: skip
@@ -182,33 +208,44 @@ def stays_root() -> bool:
     return os.geteuid() == 0 and not _everyone_may_enter(Path(os.__file__))
 
 
-def enter_namespaces(folder: Path, limits: Limits) -> list[Path] | None:
-    """New namespaces for this process's children: which places are their own small disks, None if refused."""
+def enter_namespaces(folder: Path, limits: Limits) -> list[Path]:
+    """New namespaces for this process's children. Returns the places that are small disks of their own.
+
+    IsolationError if any of it is refused.
+    """
     user, group = os.geteuid(), os.getegid()
-    try:
+    with _announced("namespaces"):
         kernel_calls.unshare(NAMESPACES)
-    except (OSError, AttributeError):
-        return None
-    for file, text in (
-        ("setgroups", "deny"),
-        ("uid_map", f"{NOBODY} {user} 1"),
-        ("gid_map", f"{NOBODY} {group} 1"),
-    ):
-        with contextlib.suppress(OSError):
+        for file, text in (
+            ("setgroups", "deny"),
+            ("uid_map", f"{NOBODY} {user} 1"),
+            ("gid_map", f"{NOBODY} {group} 1"),
+        ):
             Path(f"/proc/self/{file}").write_text(text)
-    own = []
-    for place in (folder, SHARED_MEMORY):
-        with contextlib.suppress(OSError):
+    own = [place for place in (folder, SHARED_MEMORY) if place.is_dir()]
+    with _announced("disks in memory"):
+        for place in own:
             kernel_calls.mount_tmpfs(place, limits.disk // 2**20)
-            own.append(place)
     return own
 
 
-def confine(folder: Path, landlock: tuple[Sequence[Path], Sequence[Path]] | None, limits: Limits) -> None:
-    """The last steps, in the process that will run a student's code: limits, landlock, the folder.
+@dataclass(frozen=True)
+class Confinement:
+    """What the process that will run a student's code is held to.
 
-    landlock: what may be read and what may be written; None to go without.
+    folder: its own, where it starts. landlock: what may be read and what may be written; None to go without.
+    filtered: whether it enters the system-call filter.
     """
+
+    folder: Path
+    landlock: tuple[Sequence[Path], Sequence[Path]] | None
+    limits: Limits
+    filtered: bool
+
+
+def confine(held: Confinement) -> None:
+    """The last steps, in the process that will run a student's code. IsolationError if one is refused."""
+    limits = held.limits
     limit_memory(limits.memory)
     for kind, most in (
         (resource.RLIMIT_CORE, 0),
@@ -219,24 +256,40 @@ def confine(folder: Path, landlock: tuple[Sequence[Path], Sequence[Path]] | None
     ):
         with contextlib.suppress(ValueError, OSError):
             resource.setrlimit(kind, (most, most))
-    os.chdir(folder)
+    os.chdir(held.folder)
     with contextlib.suppress(OSError, AttributeError):
         kernel_calls.no_new_privileges()
-    if landlock is not None:
-        readable, writable = landlock
-        kernel_calls.landlock([*readable, *map(Path, DEVICES)], [*writable, Path("/dev/null")])
+    if sys.platform == "linux":
+        with _announced("session keyring"):
+            kernel_calls.forget_keys()
+    if held.landlock is not None:
+        readable, writable = held.landlock
+        with _announced("landlock"):
+            kernel_calls.landlock([*readable, *map(Path, DEVICES)], [*writable, Path("/dev/null")])
+    if held.filtered:  # last: it refuses the calls of the steps before
+        with _announced("system-call filter"):
+            seccomp.enter()
 
 
 def confine_tests(level: Level, readable: Sequence[Path]) -> None:
     """The same for the process that runs the tests: it writes nothing, and reaches no network.
 
     It deals with what students' code gives back, and a fault of torch's there must find nothing to take.
+    IsolationError if a step is refused.
     """
-    kernel_calls.no_new_privileges()
+    if sys.platform == "linux":
+        with _announced("session keyring"):
+            kernel_calls.no_new_privileges()
+            kernel_calls.forget_keys()
     if level.namespaces and not level.bubblewrap:  # which has done so for all of them
-        kernel_calls.unshare(kernel_calls.NEWUSER | kernel_calls.NEWNET | kernel_calls.NEWIPC)
+        with _announced("namespaces"):
+            kernel_calls.unshare(kernel_calls.NEWUSER | kernel_calls.NEWNET | kernel_calls.NEWIPC)
     if level.landlock:
-        kernel_calls.landlock([*readable, *map(Path, DEVICES)], [Path("/dev/null")])
+        with _announced("landlock"):
+            kernel_calls.landlock([*readable, *map(Path, DEVICES)], [Path("/dev/null")])
+    if level.seccomp:
+        with _announced("system-call filter"):
+            seccomp.enter()
 
 
 def limit_memory(more: int) -> None:
@@ -274,20 +327,45 @@ def _virtual_size() -> int:
         return 0
 
 
-def _bubblewrap_works() -> bool:
+@contextlib.contextmanager
+def _announced(step: str) -> Iterator[None]:
+    """A step without which no student's code may run."""
+    try:
+        yield
+    except (OSError, AttributeError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise IsolationError(
+            f"not graded: a student's code could not be isolated as this run announced ({step}: {why})"
+        ) from error
+
+
+def _enter_filter_and_see() -> None:
+    seccomp.enter()
+    with contextlib.suppress(PermissionError), socket.socket(socket.AF_INET):
+        raise OSError("the filter was entered, and refuses nothing")
+
+
+def _steps_inside_bubblewrap() -> list[str] | None:
+    """What works there; None if it is not installed or does not start."""
     if shutil.which("bwrap") is None:
-        return False
-    command = bubblewrap([sys.executable, "-c", "pass"], readable_paths([]))
-    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+        return None
+    code = "from labkit.grading import sandbox; print(*sandbox.possible_steps())"
+    places = [str(Path(labkit.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    done = subprocess.run(
+        bubblewrap([sys.executable, "-c", code], readable_paths([])),
+        env=environment() | {"PYTHONPATH": os.pathsep.join(filter(None, places))},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    return done.stdout.split() if done.returncode == 0 else None
 
 
-def _in_child(action: object) -> bool:
+def _in_child(action: Callable[[], object]) -> bool:
     """Whether this works, tried in a process that then ends."""
     pid = os.fork()
     if pid == 0:
         try:
             become_nobody()
-            action()  # type: ignore[operator]
+            action()
             os._exit(0)
         except BaseException:
             os._exit(1)

@@ -10,8 +10,8 @@ from dataclasses import asdict
 from typing import Any
 
 from labkit.grading.channel import Channel
-from labkit.grading.keeper import READY
-from labkit.grading.sandbox import Limits
+from labkit.grading.keeper import READY, REFUSED
+from labkit.grading.sandbox import IsolationError, Limits
 from labkit.grading.verdicts import VerdictKind
 
 START_SECONDS = 300
@@ -21,12 +21,16 @@ SAID: dict[object, tuple[VerdictKind, str]] = {
     -9: ("crashed", "its process was killed"),
     -11: ("crashed", "its process crashed (segmentation fault)"),
     -24: ("timeout", "it used up its processor time"),
+    -31: ("crashed", "it made a system call of another machine"),
     -25: ("crashed", "it wrote a file that is too large"),
 }
 
 
 class Student:
-    """A student's process, seen from outside: one socket to run cells, one for each test cell."""
+    """A student's process, seen from outside: one socket to run cells, one for each test cell.
+
+    IsolationError if it could not be isolated as its parent was told to; no code of the student has run then.
+    """
 
     def __init__(self, where: str, tests: int, limits: Limits) -> None:
         self._keeper = socket.socket(socket.AF_UNIX)
@@ -39,8 +43,19 @@ class Student:
         self.control, *self.tests = [Channel(ours) for ours, _ in pairs]
         # the first notebook of all waits here for the warm parent; no student's time has begun
         self._keeper.settimeout(START_SECONDS)
+        if refused := self._refused():
+            self.stop()
+            raise IsolationError(refused)
+
+    def _refused(self) -> str | None:
+        """Wait until it is isolated. If it cannot be, the sentence that says why."""
+        data = b""
         with contextlib.suppress(OSError):
-            self._keeper.recv(len(READY), socket.MSG_WAITALL)
+            data = self._keeper.recv(len(READY), socket.MSG_WAITALL)
+            while data != READY and not data.endswith(b"\n") and (more := self._keeper.recv(4096)):
+                data += more
+        said = json.loads(data.splitlines()[0]) if data.endswith(b"\n") else None
+        return str(said[REFUSED]) if isinstance(said, dict) else None
 
     def why_gone(self) -> tuple[str, str]:
         """(kind of verdict, sentence) of the end that the keeper last saw."""

@@ -1,10 +1,10 @@
 """The warm parent: a process that has torch and the rest imported, and forks a copy for each notebook.
 
-`python -m labkit.grading.zygote students|tests FD [bubblewrap] [namespaces] [landlock] -- READABLE...`
-listens on the socket FD; on standard input comes a key, by which a checker knows who sends it a notebook, and
-the end of that input says that the engine's process has ended, however it did. It never sees a test or another
-student's work: whatever a copy needs is sent to that copy. One kind of copies holds a student's code, or a
-reference that stands in (through `keeper`), the other runs the tests (`checker`).
+`python -m labkit.grading.zygote students|tests FD [bubblewrap] [namespaces] [landlock] [seccomp] --
+READABLE...` listens on the socket FD; on standard input comes a key, by which a checker knows who sends it a
+notebook, and the end of that input says that the engine's process has ended, however it did. It never sees a
+test or another student's work: whatever a copy needs is sent to that copy. One kind of copies holds a student's
+code, or a reference that stands in (through `keeper`), the other runs the tests (`checker`).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ import torch._dynamo
 import labkit
 import labkit.check
 from labkit.grading import checker, keeper, kernel_calls
-from labkit.grading.sandbox import Level
+from labkit.grading.sandbox import STEPS, Level
 from labkit.grading.shell import Shell
 
 
@@ -96,7 +96,7 @@ def main() -> None:
     """Started by `engine.Engine`."""
     kind, number, *rest = sys.argv[1:]
     border = rest.index("--")
-    level = Level(*(name in rest[:border] for name in ("bubblewrap", "namespaces", "landlock")))
+    level = Level(*(step in rest[:border] for step in ("bubblewrap", *STEPS)))
     key = bytes.fromhex(sys.stdin.readline())
     warm_up(kind)
     serve(kind, socket.socket(fileno=int(number)), level, [Path(path) for path in rest[border + 1 :]], key)

@@ -73,9 +73,9 @@ def test_in_the_tests_process_it_finds_nothing(
 
 
 def test_nor_without_bubblewrap(server: int, tmp_path: Path) -> None:
-    level = Level(False, True, True)
+    level = Level(False, True, True, True)
     here = sandbox.level()
-    for name in ("namespaces", "landlock"):
+    for name in ("namespaces", "landlock", "seccomp"):
         if not getattr(here, name):
             pytest.skip(f"no {name} here")
     with Engine([COURSE], level=level) as engine:

@@ -128,7 +128,7 @@ def test_no_process_is_left_when_a_worker_dies_or_the_cluster_closes(story: Stor
 class Fragile:
     """An engine that grades one notebook."""
 
-    level = sandbox.Level(False, False, False)
+    level = sandbox.Level(False, False, False, False)
     states: ClassVar[list[str]] = []
 
     def __init__(self, hidden: object) -> None:

@@ -335,6 +335,6 @@ def test_a_notebook_from_somebody_without_the_key_is_refused() -> None:
             os._exit(0)
     theirs.close()
     with pytest.raises(AuthenticationError):
-        checker.answer(ours, b"the key", Level(False, False, False), [])
+        checker.answer(ours, b"the key", Level(False, False, False, False), [])
     ours.close()
     os.waitpid(pid, 0)
