@@ -3,8 +3,8 @@
 `python -m labkit.grading.zygote students|tests FD [bubblewrap] [namespaces] [landlock] [seccomp] --
 READABLE...` listens on the socket FD; on standard input comes a key, by which a checker knows who sends it a
 notebook, and the end of that input says that the engine's process has ended, however it did. It never sees a
-test or another student's work: whatever a copy needs is sent to that copy. One kind of copies holds a student's
-code, or a reference that stands in (through `keeper`), the other runs the tests (`checker`).
+test or another student's work: whatever a copy needs is sent to that copy. One kind of copies holds a
+student's code, or a reference that stands in (through `keeper`), the other runs the tests (`checker`).
 """
 
 from __future__ import annotations
