@@ -64,7 +64,7 @@ class ClassRun:
             record = self._records.read(student)
             try:
                 now = self._records.fingerprints(student)
-            except OSError:
+            except Exception:  # nobody else is to suffer for whatever this is
                 self._broke(student)
                 continue
             names = [name for name in now if self._force or record.fingerprints.get(name) != now[name]]
@@ -77,7 +77,7 @@ class ClassRun:
             folder = self._course / "submitted" / student / self._assignment
             try:
                 submission = read_submission(student, folder, self._lab.released)
-            except Exception:  # nobody else is to suffer for whatever this is
+            except Exception:
                 self._broke(student)
                 continue
             waiting = _Waiting(submission, record, now, names)

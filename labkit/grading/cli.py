@@ -181,7 +181,9 @@ def _grade(
     if sys.platform == "win32":
         raise LabError("grading needs Linux or macOS: on Windows run it in WSL (wsl --install).")
     from labkit.grading.engine import Engine
+    from labkit.grading.scratch import sweep
 
+    sweep()
     with ExitStack() as stack:
         # started first: it warms up while this process imports nbgrader and reads the course
         engine = stack.enter_context(Engine([course])) if cluster is None else None
