@@ -13,6 +13,7 @@ import os
 import shutil
 import stat
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path, PurePosixPath
@@ -79,12 +80,14 @@ def shared_levels(folder: Path, most: int) -> int:
     """How many levels of folders are the class's: 1, and one more for each folder that stands alone."""
     levels = 1
     while levels <= most:
-        folders = (entry.name for entry in _entries(folder) if entry.is_dir(follow_symlinks=False))
-        inside = [name for name in folders if not skipped(name)]
-        if len(inside) != 1:
-            break
-        folder /= inside[0]
-        levels += 1
+        with suppress(OSError):  # then it is named later
+            folders = (entry.name for entry in _entries(folder) if entry.is_dir(follow_symlinks=False))
+            inside = [name for name in folders if not skipped(name)]
+            if len(inside) == 1:
+                folder /= inside[0]
+                levels += 1
+                continue
+        break
     return levels
 
 
@@ -229,12 +232,10 @@ class _Walk:
         try:
             for entry in _entries(self._folder / where):
                 inside = f"{where}/{entry.name}" if where else entry.name
-                if skipped(inside):
-                    continue
                 part = self._part(inside)
                 self._entries[part] = seen = self._entries.get(part, 0) + 1
                 if seen <= MOST_ENTRIES:
-                    names.append(inside)
+                    names += [] if skipped(entry.name) else [inside]
                     continue
                 if seen == MOST_ENTRIES + 1:
                     much = f"{MOST_ENTRIES:,} files and folders"

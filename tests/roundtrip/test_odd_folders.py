@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 pytest.importorskip("nbgrader")
 
+from labkit.grading import class_run
 from labkit.grading.files import remove
 from labkit.grading.grade import Options, grade_class, submissions
 from labkit.grading.release import release
+from labkit.grading.unchanged import Records
 from tests.roundtrip import submissions as made
 from tests.roundtrip.classes import ASSIGNMENT, FIRST, feedback, graded_now, points
 from tests.roundtrip.tiny_course import write_course
@@ -114,3 +117,25 @@ def test_nothing_handed_in_disappears(small: Path) -> None:
         f"submitted/fay.zip {put}",
         f"submitted/gil {put}",
     ]
+
+
+def test_whatever_fails_with_one_folder_costs_nobody_else(
+    small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fingerprints, write = Records.fingerprints, class_run.write_atomically
+
+    def fails_for_ada(self: Records, student: str) -> dict[str, str]:
+        if student == "ada":
+            raise RecursionError("who would have thought")
+        return fingerprints(self, student)
+
+    def refused(path: Path, what: Any) -> None:
+        if path.suffix == ".log":
+            raise OSError(36, "File name too long", str(path))
+        write(path, what)
+
+    monkeypatch.setattr(Records, "fingerprints", fails_for_ada)
+    monkeypatch.setattr(class_run, "write_atomically", refused)
+    results = graded_now(small)
+    assert results["ada"].notes == ["grading broke off; logs/ada.log cannot be written (File name too long)"]
+    assert points(results["ben"]) == (10, 0)
