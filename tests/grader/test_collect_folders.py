@@ -15,7 +15,9 @@ from labkit.grading.collect import collect
 from labkit.grading.files import remove
 from labkit.grading.intake import LEFT_OUT
 
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="links and pipes are others on Windows")
+pytestmark = pytest.mark.skipif(
+    os.name != "posix", reason="links need rights on Windows, and it has no pipes"
+)
 
 
 @pytest.fixture

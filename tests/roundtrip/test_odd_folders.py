@@ -22,7 +22,7 @@ from tests.roundtrip.tiny_course import write_course
 
 pytestmark = [
     pytest.mark.usefixtures("graded_by_the_shared_engine"),
-    pytest.mark.skipif(os.name != "posix", reason="links, pipes and names are others on Windows"),
+    pytest.mark.skipif(os.name != "posix", reason="links need rights on Windows, and it has no pipes"),
 ]
 
 
