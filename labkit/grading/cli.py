@@ -185,6 +185,7 @@ def _grade(
 
     sweep()
     with ExitStack() as stack:
+        stack.callback(sweep)  # once more at the end: a run that was killed just now may have been dying
         # started first: it warms up while this process imports nbgrader and reads the course
         engine = stack.enter_context(Engine([course])) if cluster is None else None
         from rich.progress import Progress

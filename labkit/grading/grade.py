@@ -65,8 +65,6 @@ def grade_class(
     read at the head of the run. engine: one that has been started. Raises LabError if nobody handed in.
     """
     say = say or (lambda line: None)
-    if engine is None:
-        sweep()
     students = submissions(course, assignment, say)
     if options.student is not None:
         if options.student not in students:
@@ -81,6 +79,9 @@ def grade_class(
             "Put each student's notebooks into such a folder and run this again."
         )
     with ExitStack() as stack:
+        if engine is None:  # else whoever has started it has seen to it
+            sweep()
+            stack.callback(sweep)
         released = stack.enter_context(prepared_release(course, assignment))
         book = stack.enter_context(GradebookWriter(course, assignment))
         lab = Assignment.read(released, course / "source" / assignment)
@@ -112,7 +113,7 @@ def submissions(course: Path, assignment: str, say: Say = lambda line: None) -> 
         why = _why_not_a_name(path.name)
         # whether something is there may be asked through a link; it is opened without
         if not os.path.isdir(path):
-            if path.is_symlink() or matters(Found(path.parent, path.name)):
+            if not os.path.isfile(path) or path.is_symlink() or matters(Found(path.parent, path.name)):
                 say(_left_out(path, f"put it into submitted/<student>/{assignment}"))
         elif not _is_there(path / assignment):
             continue

@@ -108,7 +108,9 @@ def test_nothing_handed_in_disappears(small: Path) -> None:
     (submitted / "dan" / ASSIGNMENT / "essay.pdf").write_text("x")
     (submitted / "fay.zip").write_text("x")
     (submitted / "gil").symlink_to("nowhere")
-    (submitted / ".gitkeep").touch()
+    os.mkfifo(submitted / "hal")
+    for name in (".gitkeep", "README.md"):
+        (submitted / name).touch()
     said: list[str] = []
     assert submissions(small, ASSIGNMENT, said.append) == ["ada", "ben"]
     put = f"was left out: put it into submitted/<student>/{ASSIGNMENT}."
@@ -116,6 +118,7 @@ def test_nothing_handed_in_disappears(small: Path) -> None:
         "submitted/dan was left out: there is no notebook and no zip in it.",
         f"submitted/fay.zip {put}",
         f"submitted/gil {put}",
+        f"submitted/hal {put}",
     ]
 
 
