@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +38,10 @@ def handed_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def small(handed_in: Path, tmp_path: Path) -> Path:
+def small(handed_in: Path, tmp_path: Path) -> Iterator[Path]:
     """That class, for one test, not graded yet."""
-    return shutil.copytree(handed_in, tmp_path / "small")
+    yield shutil.copytree(handed_in, tmp_path / "small")
+    remove(tmp_path)  # pytest itself cannot remove what is nested too deeply
 
 
 @pytest.mark.parametrize("link", ["mal", f"mal/{ASSIGNMENT}", f"mal/{ASSIGNMENT}/{FIRST}.ipynb"])
@@ -86,7 +88,6 @@ def test_no_folder_stops_the_class(small: Path) -> None:
     assert any("llll was left out: rename this folder, its name is longer" in line for line in said)
     assert points(results["deep"]) == points(results[f"pipe-{FIRST}.ipynb"]) == (None, None)
     assert any(line.endswith("is nested too deeply and was not opened") for line in results["deep"].notes)
-    remove(deep)
 
 
 @pytest.mark.parametrize("name", ["<img src=x onerror=alert(1)>", 'a";alert(1)', "a\\", "a\nb", "a\u202eb"])
