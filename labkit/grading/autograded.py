@@ -18,6 +18,7 @@ from nbformat import NotebookNode
 from nbgrader.utils import parse_utc
 
 from labkit.files import write_atomically
+from labkit.grading.files import beginning
 from labkit.grading.outputs import (
     Budget,
     Output,
@@ -144,9 +145,9 @@ def drop_autograded(course: Path, assignment: str, student: str, name: str) -> N
 def read_timestamp(submitted: Path) -> datetime | None:
     """When a submission was handed in (UTC): nbgrader's `timestamp.txt` in its folder, if it makes sense."""
     try:
-        text = (submitted / "timestamp.txt").read_text(encoding="utf-8").strip()
+        text = beginning(submitted, "timestamp.txt", 200).strip()
         return parse_utc(text) if text else None
-    except (OSError, ValueError, OverflowError):
+    except (ValueError, OverflowError):
         return None
 
 

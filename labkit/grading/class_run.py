@@ -64,7 +64,7 @@ class ClassRun:
             record = self._records.read(student)
             try:
                 now = self._records.fingerprints(student)
-            except OSError:
+            except Exception:  # nobody else is to suffer for whatever this is
                 self._broke(student)
                 continue
             names = [name for name in now if self._force or record.fingerprints.get(name) != now[name]]
@@ -77,7 +77,7 @@ class ClassRun:
             folder = self._course / "submitted" / student / self._assignment
             try:
                 submission = read_submission(student, folder, self._lab.released)
-            except Exception:  # nobody else is to suffer for whatever this is
+            except Exception:
                 self._broke(student)
                 continue
             waiting = _Waiting(submission, record, now, names)
@@ -199,13 +199,17 @@ class ClassRun:
     def _broke(self, student: str) -> None:
         """Something that should not happen: it is told, and costs nobody else."""
         log = self._course / "logs" / f"{student}.log"
-        text = traceback.format_exc()
-        write_atomically(log, lambda part: part.write_text(text, "utf-8", "backslashreplace"))
-        error = sys.exc_info()[1]
+        text, error = traceback.format_exc(), sys.exc_info()[1]
         what = "grading broke off"
         if isinstance(error, OSError) and error.filename is not None:
             what = f"not graded: {error.filename} cannot be read ({error.strerror})"
-        self._broken[student] = f"{what}, see {log.relative_to(self._course)}"
+        try:
+            write_atomically(log, lambda part: part.write_text(text, "utf-8", "backslashreplace"))
+            self._broken[student] = f"{what}, see {log.relative_to(self._course)}"
+        except OSError as refused:
+            self._broken[student] = (
+                f"{what}; {log.relative_to(self._course)} cannot be written ({refused.strerror})"
+            )
         self._done(student)
 
 

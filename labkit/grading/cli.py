@@ -181,8 +181,11 @@ def _grade(
     if sys.platform == "win32":
         raise LabError("grading needs Linux or macOS: on Windows run it in WSL (wsl --install).")
     from labkit.grading.engine import Engine
+    from labkit.grading.scratch import sweep
 
+    sweep()
     with ExitStack() as stack:
+        stack.callback(sweep)  # once more at the end: a run that was killed just now may have been dying
         # started first: it warms up while this process imports nbgrader and reads the course
         engine = stack.enter_context(Engine([course])) if cluster is None else None
         from rich.progress import Progress

@@ -10,34 +10,48 @@ when they are graded.
 from __future__ import annotations
 
 import errno
-import io
+import os
 import re
 import shutil
-import tempfile
 import unicodedata
 import zipfile
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
 from pathlib import Path, PurePosixPath
 
 from labkit.errors import LabError
-from labkit.grading.intake import (
-    LEFT_OUT,
+from labkit.grading.files import (
     MOST_BYTES,
-    MOST_FILES,
-    UNPACKING_FAILS,
+    MOST_TOTAL,
+    Found,
+    Hashes,
     in_steps,
-    open_member,
+    open_plain,
     printable,
     reason,
+    remove,
+    shared_levels,
     skipped,
+    walk,
 )
-from labkit.grading.platforms import GRADESCOPE_LIST, Open, Owned, hidden_exports, is_kind, platform_of
+from labkit.grading.intake import LEFT_OUT, MOST_FILES, UNPACKING_FAILS, open_member
+from labkit.grading.platforms import (
+    DEEP,
+    GRADESCOPE_LIST,
+    Open,
+    Owned,
+    hidden_exports,
+    is_kind,
+    platform_of,
+)
+from labkit.grading.scratch import scratch_folder, sweep
 from labkit.notebooks import RECEIPT
 
 MOST_OF_ONE = MOST_FILES + 1  # files of a student: one more than grading opens, so that it says so
+MOST_SAID = 20  # lines about files that were left out, where there are no others
 NAME_BYTES, FOLDERS_DEEP = 120, 8  # of a file's place; systems take names of 255 bytes
 
 
@@ -59,25 +73,30 @@ def collect(download: Path, course: Path, assignment: str) -> Collected:
     """
     if not download.exists():
         raise LabError(f"there is no {download}: name the zip that the platform gave you, or a folder.")
+    sweep()
     unsettled = _settle_all(course, assignment)
-    files, twice = _by_place(_in_zip(download) if download.is_file() else _in_folder(download))
+    refused: list[Found] = []
+    files, twice = _by_place(_in_zip(download) if download.is_file() else _in_folder(download, refused))
     if RECEIPT in files and download.is_file():  # what `labkit submit` made: one student's, by its name
-        files = {download.name: partial(io.FileIO, download)}
+        files = {download.name: partial(open_plain, download.resolve())}
     platform, owner_of = platform_of(files)
     collected = Collected(platform, left_out=[*unsettled, *twice])
     if platform == "folders":
         hint = "looks like a Gradescope export: collect that folder by itself"
         collected.left_out += [f"{printable(folder)}: {hint}" for folder in sorted(hidden_exports(files))]
-    with tempfile.TemporaryDirectory(prefix="labkit-collect-") as scratch:
-        sorting = _Sorting(Path(scratch), collected.left_out)
+    with scratch_folder("collect") as scratch:
+        sorting = _Sorting(scratch, collected.left_out)
         for where in filter(is_kind, files):
             sorting.take(where, owner_of(where), files[where])
+        for one in refused:
+            sorting.miss(one.where, owner_of(one.where), one.refused)
         sorting.tell_students()
         if not sorting.students:
-            raise LabError(f"no notebook and no zip of a student was found in {download}.")
+            why = "".join(f"\n{line}" for line in collected.left_out[:MOST_SAID])
+            raise LabError(f"no notebook and no zip of a student was found in {download}.{why}")
         for student in sorted(sorting.students):
             try:
-                state = _put(Path(scratch) / student, course / "submitted" / student / assignment)
+                state = _put(scratch / student, course / "submitted" / student / assignment)
             except OSError as error:
                 _expect_room(error)
                 collected.left_out.append(f"{student}: cannot be put into its place ({reason(error)})")
@@ -112,10 +131,17 @@ class _Sorting:
         if places.files > MOST_OF_ONE:
             why = f"more than {MOST_FILES} files of one student" if places.files == MOST_OF_ONE + 1 else ""
         else:
-            why = self._copy(student, places.place(_safe_parts(owned.name)), opening)
+            why = self._copy(student, places, _safe_parts(owned.name), opening)
         if why:
-            self._left_out.append(f"{printable(where)}: {why}")
-            self._missed.setdefault(student, []).append(f"{printable(owned.name)} was not collected: {why}")
+            self.miss(where, owned, why)
+
+    def miss(self, where: str, owned: Owned | None, why: str) -> None:
+        """Tell the instructor of a file that was not taken and, beside those that were, the student."""
+        self._left_out.append(f"{printable(where)}: {why}")
+        student = _safe(owned.student) if owned is not None else ""
+        if owned is not None and self._owners.get(student.casefold(), owned.source) == owned.source:
+            missed = f"{printable(owned.name)} was not collected: {why}"
+            self._missed.setdefault(student, []).append(missed)
 
     def tell_students(self) -> None:
         """Write what was left out beside what was taken: grading must not take it for missing."""
@@ -127,16 +153,19 @@ class _Sorting:
                 _expect_room(error)
                 self._left_out.append(f"{student}: {LEFT_OUT} cannot be written ({reason(error)})")
 
-    def _copy(self, student: str, place: Path, opening: Open) -> str:
+    def _copy(self, student: str, places: _Places, parts: list[str], opening: Open) -> str:
         """Why it could not be done; empty if it was."""
+        path = self._folder / student / places.place(parts)
         try:
             with opening() as stream:
-                data = b"".join(in_steps(stream, MOST_BYTES + 1))
+                data = b"".join(in_steps(stream, min(MOST_BYTES, places.bytes) + 1))
         except UNPACKING_FAILS as error:
             return f"cannot be read ({reason(error)})"
         if len(data) > MOST_BYTES:
             return f"larger than {MOST_BYTES >> 20} MB"
-        path = self._folder / student / place
+        if len(data) > places.bytes:
+            return f"more than {MOST_TOTAL >> 20} MB of one student"
+        places.bytes -= len(data)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
@@ -149,9 +178,13 @@ class _Sorting:
 
 @dataclass
 class _Places:
-    """What is in a student's folder. taken: names in small letters, and whether that is a folder."""
+    """What is in a student's folder, and how many bytes may still be put there.
+
+    taken: names in small letters, and whether that is a folder.
+    """
 
     files: int = 0
+    bytes: int = field(default_factory=lambda: MOST_TOTAL)
     # `collect` itself may write LEFT_OUT, and a student may have a folder of that name
     taken: dict[str, bool] = field(default_factory=lambda: {LEFT_OUT: False})
 
@@ -194,11 +227,13 @@ def _in_zip(path: Path) -> Iterator[tuple[str, Open]]:
             yield member.filename.replace("\\", "/"), partial(open_member, archive, member)
 
 
-def _in_folder(folder: Path) -> Iterator[tuple[str, Open]]:
-    for path in sorted(folder.rglob("*")):
-        where = path.relative_to(folder).as_posix()
-        if path.is_file() and not path.is_symlink() and _matters(where):
-            yield where, partial(io.FileIO, path)
+def _in_folder(folder: Path, refused: list[Found]) -> Iterator[tuple[str, Open]]:
+    """The files of a folder; what cannot be opened is added to `refused`."""
+    for file in walk(folder, shared=shared_levels(folder, DEEP)):
+        if file.refused:
+            refused.append(file)
+        elif _matters(file.where):
+            yield file.where, partial(open_plain, file.path)
 
 
 def _matters(where: str) -> bool:
@@ -233,12 +268,13 @@ def _expect_room(error: OSError) -> None:
         raise LabError(f"there is no room left to write to ({reason(error)}).") from None
 
 
-def _contents(folder: Path) -> dict[str, bytes]:
-    """What was handed in, and what of it was left out; not what others have put beside it."""
+def _contents(folder: Path) -> dict[str, str]:
+    """What was handed in, and what of it was left out, as hashes; not what others have put beside it."""
+    hashes = Hashes()
     return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in folder.rglob("*")
-        if (is_kind(path.name) or path.name == LEFT_OUT) and path.is_file()
+        file.where: hashes.of(file)
+        for file in walk(folder)
+        if file.refused or is_kind(file.where) or file.path.name == LEFT_OUT
     }
 
 
@@ -247,8 +283,10 @@ def _put(new: Path, target: Path) -> str:
 
     Whenever this is interrupted, the old files or the new ones are there: see `_settle`.
     """
-    there = target.exists()
-    if there and _contents(new) == _contents(target):
+    if target.parent.is_symlink():  # it may lead to another student's files
+        raise OSError(errno.ELOOP, f"{target.parent.name} is a link", str(target.parent))
+    there = os.path.lexists(target)
+    if there and not target.is_symlink() and _contents(new) == _contents(target):
         return "unchanged"
     old, fresh = _beside(target)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -270,10 +308,13 @@ def _beside(target: Path) -> tuple[Path, Path]:
 def _settle(target: Path) -> None:
     """Put the old files back if a run ended between its two renames, and clear away what it left."""
     old, fresh = _beside(target)
-    if old.exists() and not target.exists():
+    if target.parent.is_symlink():
+        return
+    if os.path.lexists(old) and not os.path.lexists(target):
         old.rename(target)
     for rest in (old, fresh):
-        shutil.rmtree(rest, ignore_errors=True)
+        with suppress(OSError):
+            remove(rest)
 
 
 def _settle_all(course: Path, assignment: str) -> list[str]:

@@ -8,11 +8,12 @@ This process alone writes them; whatever goes wrong with one student is a note o
 from __future__ import annotations
 
 import logging
+import os
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from nbgrader.converters import GenerateAssignment, NbGraderException
 
@@ -21,13 +22,18 @@ from labkit.grading import schedule
 from labkit.grading.class_run import ClassRun, Say
 from labkit.grading.engine import Engine
 from labkit.grading.exports import write_exports
+from labkit.grading.files import Found, printable, submission_files
 from labkit.grading.gradebook import GradebookWriter
-from labkit.grading.intake import handed_in
+from labkit.grading.intake import handed_in, matters
 from labkit.grading.marks import Result
-from labkit.grading.outputs import safe_text
+from labkit.grading.outputs import safe_line, safe_text
 from labkit.grading.release import check_source
+from labkit.grading.scratch import scratch_folder, sweep
 from labkit.grading.settings import course_directory, course_settings, source_notebooks
 from labkit.grading.submission import Assignment
+
+LONGEST_NAME = 200  # bytes of a student's; files are called after it, and systems take names of 255 bytes
+ACTS = re.compile(r"[<>\"\\]")
 
 
 @dataclass(frozen=True)
@@ -73,6 +79,9 @@ def grade_class(
             "Put each student's notebooks into such a folder and run this again."
         )
     with ExitStack() as stack:
+        if engine is None:  # else whoever has started it has seen to it
+            sweep()
+            stack.callback(sweep)
         released = stack.enter_context(prepared_release(course, assignment))
         book = stack.enter_context(GradebookWriter(course, assignment))
         lab = Assignment.read(released, course / "source" / assignment)
@@ -97,15 +106,51 @@ def grade_class(
 def submissions(course: Path, assignment: str, say: Say = lambda line: None) -> list[str]:
     """The students who have handed in at least one file that could be a notebook, or a zip.
 
-    say: hears of folders that are left out, because their name cannot be written into a gradebook.
+    say: hears of folders that are left out, because their name can be neither stored nor shown.
     """
-    names = [
-        folder.parent.name for folder in (course / "submitted").glob(f"*/{assignment}") if handed_in(folder)
-    ]
-    odd = [name for name in names if name != safe_text(name)]  # such as Latin-1 from an old zip
-    for name in sorted(odd):
-        say(f"submitted/{ascii(name)[1:-1]} was left out: rename this folder, its name is no UTF-8.")
-    return sorted(set(names) - set(odd))
+    names = []
+    for path in sorted((course / "submitted").glob("*"), key=lambda path: path.name):
+        why = _why_not_a_name(path.name)
+        # whether something is there may be asked through a link; it is opened without
+        if not os.path.isdir(path):
+            if not os.path.isfile(path) or path.is_symlink() or matters(Found(path.parent, path.name)):
+                say(_left_out(path, f"put it into submitted/<student>/{assignment}"))
+        elif not _is_there(path / assignment):
+            continue
+        elif handed_in(path / assignment):
+            if why:
+                say(_left_out(path, f"rename this folder, {why}"))
+            else:
+                names.append(path.name)
+        elif any(submission_files(path / assignment)):
+            say(_left_out(path, "there is no notebook and no zip in it"))
+    return names
+
+
+def _left_out(path: Path, why: str) -> str:
+    return f"submitted/{printable(ascii(path.name)[1:-1])} was left out: {why}."
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:  # then it is named as one that cannot be read
+        return True
+    return True
+
+
+def _why_not_a_name(student: str) -> str:
+    """Why a folder's name cannot be a student's in the gradebook and the pages; empty if it can."""
+    if student != safe_text(student):  # such as Latin-1 from an old zip
+        return "its name is no UTF-8"
+    if len(student.encode()) > LONGEST_NAME:
+        return f"its name is longer than {LONGEST_NAME} bytes"
+    if ACTS.search(student) or student != safe_line(student):
+        # formgrader writes it into its pages and their scripts as it is
+        return "its name could act in a page"
+    return ""
 
 
 @contextmanager
@@ -123,8 +168,8 @@ def prepared_release(course: Path, assignment: str) -> Iterator[Path]:
     log.addHandler(keep)
     config = course_settings(course)
     config.BaseConverter.force = True
-    with TemporaryDirectory(prefix="labkit-release-") as scratch:
-        coursedir = course_directory(course, assignment, release_directory=scratch, log=log)
+    with scratch_folder("release") as scratch:
+        coursedir = course_directory(course, assignment, release_directory=str(scratch), log=log)
         try:
             GenerateAssignment(coursedir=coursedir, config=config, log=log).start()
         except NbGraderException as error:
@@ -134,4 +179,4 @@ def prepared_release(course: Path, assignment: str) -> Iterator[Path]:
                     f"To grade it anew, move {course / 'gradebook.db'} away and run this again."
                 ) from None
             raise LabError("nbgrader cannot read the source:\n" + "\n".join(errors)) from error
-        yield Path(scratch) / assignment
+        yield scratch / assignment

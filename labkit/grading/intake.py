@@ -15,21 +15,31 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import IO
 
 from nbformat import NotebookNode
 
+from labkit.grading.files import (
+    MOST_BYTES,
+    MOST_ENTRIES,
+    MOST_TOTAL,
+    Found,
+    beginning,
+    in_steps,
+    open_plain,
+    printable,
+    reason,
+    skipped,
+    submission_files,
+)
 from labkit.grading.reading import Unreadable, read_notebook
 from labkit.grading.repair import defined_names, grade_id_of, repair
 from labkit.notebooks import called
 
-MOST_BYTES = 64 * 2**20  # of one file, unpacked; a notebook with all its pictures has a few
-# of a submission, over all its files and zips in zips: what is opened, what is read, and what its zips list
-MOST_FILES, MOST_TOTAL, MOST_ENTRIES = 200, 256 * 2**20, 100_000
+MOST_FILES = 200  # of a submission, over its zips in zips, that are opened
 MOST_COPIES = 20  # of a notebook, that are looked into
 ZIPS_DEEP = 3
-SKIPPED = {"__MACOSX", ".ipynb_checkpoints"}
 LEFT_OUT = "left_out.txt"  # what `collect` did not take of a student's files, beside those it took
 PACKINGS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
 # damaged, encrypted, packed in a way that Python does not know; sizes and places that are no numbers of bytes
@@ -103,38 +113,13 @@ def take_in(folder: Path, released: Mapping[str, NotebookNode]) -> Intake:
 
 
 def handed_in(folder: Path) -> bool:
-    """Whether anything below `folder` could be a notebook."""
-    return any(path.name.lower().endswith((".ipynb", ".zip")) for path in folder.rglob("*"))
+    """Whether anything below `folder` could be a notebook, or could hold one."""
+    return any(file.refused or _wanted(file.where) for file in submission_files(folder))
 
 
-def skipped(where: str) -> bool:
-    """Whether a file is what a system or an editor leaves beside a student's work."""
-    path = PurePosixPath(where)
-    return bool(SKIPPED & set(path.parts)) or path.name.startswith("._")
-
-
-def printable(text: str, most: int = 300) -> str:
-    """A name as it can be shown and stored: bytes that are no UTF-8 and control characters as escapes."""
-    if len(text) > most:
-        text = f"{text[: most // 2]}...{text[-most // 2 :]}"
-    return "".join(
-        letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text
-    )
-
-
-def reason(error: BaseException) -> str:
-    """Why something failed, in a few words."""
-    return printable(str(error)) or type(error).__name__
-
-
-def in_steps(stream: IO[bytes], most: int) -> Iterator[bytes]:
-    """A file's bytes, at most `most` of them.
-
-    In small steps, because of bzip2 and lzma zipfile unpacks as many packed bytes at once as it is asked for.
-    """
-    while most > 0 and (part := stream.read(min(most, 4096))):
-        yield part
-        most -= len(part)
+def matters(file: Found) -> bool:
+    """Whether what is in a file can change how a submission is graded."""
+    return _wanted(file.where) or file.where in (LEFT_OUT, "timestamp.txt")
 
 
 def open_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> IO[bytes]:
@@ -160,23 +145,18 @@ class _Opening:
 
     def files(self, folder: Path) -> Iterator[File]:
         """Every notebook below `folder`, also from zips, in the order of their names."""
-        self._tell_left_out(folder / LEFT_OUT)
+        for line in beginning(folder, LEFT_OUT, 2**16).splitlines():
+            self._not_opened(printable(line))
         try:
-            for path in sorted(folder.rglob("*")):
-                where = path.relative_to(folder).as_posix()
-                # a link could lead to somebody else's work
-                if not path.is_symlink() and path.is_file() and _wanted(where):
-                    yield from self._opened(where, partial(io.FileIO, path), ZIPS_DEEP)
+            for file in submission_files(folder):
+                if file.refused:
+                    self._not_opened(str(file))
+                elif _wanted(file.where):
+                    yield from self._opened(file.where, partial(open_plain, file.path), ZIPS_DEEP)
         except _Enough:
             self._not_opened(
                 f"more than {MOST_FILES} files or {MOST_TOTAL >> 20} MB: the rest was not opened"
             )
-
-    def _tell_left_out(self, path: Path) -> None:
-        if path.is_file() and not path.is_symlink():
-            with path.open("rb") as stream:
-                for line in stream.read(2**16).decode("utf-8", "replace").splitlines():
-                    self._not_opened(printable(line))
 
     def _opened(self, where: str, opening: Callable[[], IO[bytes]], deep: int) -> Iterator[File]:
         """The notebooks in a zip, and in the zips in it; a notebook is itself."""
@@ -217,7 +197,8 @@ class _Opening:
                         raise _Enough
                     parts.append(part)
         except UNPACKING_FAILS as error:  # one that is damaged costs only itself
-            self._not_opened(f"{printable(where)} cannot be unpacked ({reason(error)})")
+            how = "unpacked" if ".zip/" in where.lower() else "read"
+            self._not_opened(f"{printable(where)} cannot be {how} ({reason(error)})")
             return None
         if sum(map(len, parts)) > MOST_BYTES:
             self._not_opened(f"{printable(where)} is larger than {MOST_BYTES >> 20} MB and was not opened")

@@ -10,7 +10,8 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
+
+from labkit.grading.scratch import scratch_folder
 
 
 @contextmanager
@@ -21,14 +22,14 @@ def kernel_environment(threads: int = 1, grading: Path | None = None) -> Iterato
     grading: None for an ordinary run at the `quick` profile; when grading, the folder of source
         notebooks from which `labkit.from_notebook` takes an earlier function if the student's fails.
     """
-    with TemporaryDirectory(prefix="labkit-kernel-") as private:
+    with scratch_folder("kernel") as private:
         env = {
             **os.environ,
             "LABKIT_PROFILE": "quick",
             # pictures go into the notebook, whatever this shell has set
             "MPLBACKEND": "module://matplotlib_inline.backend_inline",
             # nobody's start-up files run, and no history is shared
-            "IPYTHONDIR": private,
+            "IPYTHONDIR": str(private),
         }
         for library in ("OMP", "MKL", "OPENBLAS"):
             env[f"{library}_NUM_THREADS"] = str(threads)
@@ -42,7 +43,7 @@ def kernel_environment(threads: int = 1, grading: Path | None = None) -> Iterato
 @contextmanager
 def private_jupyter() -> Iterator[None]:
     """Inside the `with` block, this process's Jupyter keeps to a folder of its own."""
-    with TemporaryDirectory(prefix="labkit-jupyter-") as private:
+    with scratch_folder("jupyter") as private:
         before = dict(os.environ)
         for kind in ("CONFIG", "DATA", "RUNTIME"):
             os.environ[f"JUPYTER_{kind}_DIR"] = os.path.join(private, kind.lower())

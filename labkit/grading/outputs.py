@@ -53,6 +53,14 @@ _LATEX_ACTS = re.compile(
 )
 # what stands behind a link's or a definition's text, unless it leads to the web, a file or a part of the page
 _LINK = re.compile(r"\](?=[(:]\s*(?!(?:https?://|mailto:|attachment:)|\#?[\w./-]*(?:[\s)]|$)))", re.I)
+# A heading's text becomes the id of a part of the page. The marks, of which nbconvert asks for no blank
+# behind, may stand in quotes and lists; a line of - or = makes a heading of the line above it.
+_HEADING = re.compile("^((?:[^\\w#\n]|[0-9]{1,9}[.)])*#{1,6}(?!#)[ \t]*)(?![ \t\n\u200b])(?=.)", re.M)
+_UNDERLINED = re.compile("^(?P<above>.*[^ \t\n\u200b])(?P<rest>[ \t]*\n[> \t]*[=-]+[ \t]*$)", re.M)
+# no text: the end of a block of code, a line across the page, an empty point of a list
+_NO_TEXT = re.compile(
+    r"(?:[ \t]*>)* {0,3}(?:(?:`{3,}|~{3,})[^`]*|[-=]+|[*+-]|(?:[-*_][ \t]*){3,}|#{1,6}|>)?[ \t]*"
+)
 
 
 class Budget:
@@ -143,8 +151,9 @@ def safe_markdown(text: str, attached: Collection[str] = ()) -> str:
     nbgrader's formgrader would otherwise take a script in an answer for a part of its own page. A picture
     is fetched as soon as the page is opened, be it `/hub/logout`: those that are not `attached` to the cell
     become links, by the same blank. Pictures by reference are none of them, wherever the reference leads.
+    A heading gets the blank, too: it must not take the id by which formgrader finds a question's points.
     """
-    text = _plain_alts(safe_text(text), attached)
+    text = _plain_heads(_plain_alts(safe_text(text), attached))
     for acts in (_TAG, _LATEX_ACTS, _LINK, _DIAGRAM):
         text = acts.sub(lambda match: f"{match[0][0]}\u200b{match[0][1:]}", text)
     parts, end = [], 0
@@ -153,6 +162,19 @@ def safe_markdown(text: str, attached: Collection[str] = ()) -> str:
             parts += [text[end : match.start()].replace("![", "!\u200b["), match[0]]
             end = match.end()
     return "".join([*parts, text[end:].replace("![", "!\u200b[")])
+
+
+def _plain_heads(text: str) -> str:
+    """Put the blank without width into every heading, so that its id is nobody else's."""
+    text = text.replace("\r\n", "\n").replace("\r", "\n")  # as nbconvert reads it
+    text = _HEADING.sub("\\1\u200b", text)
+
+    def marked(match: re.Match[str]) -> str:
+        if _NO_TEXT.fullmatch(match["above"]):
+            return match[0]
+        return f"{match['above']}\u200b{match['rest']}"
+
+    return _UNDERLINED.sub(marked, text)
 
 
 def _plain_alts(text: str, attached: Collection[str]) -> str:

@@ -14,7 +14,8 @@ from pathlib import PurePosixPath
 from typing import IO, Any
 
 from labkit.errors import LabError
-from labkit.grading.intake import MOST_BYTES, UNPACKING_FAILS, in_steps, printable
+from labkit.grading.files import MOST_BYTES, in_steps, printable
+from labkit.grading.intake import UNPACKING_FAILS
 
 KINDS = (".ipynb", ".zip")
 

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import nbformat
 from nbclient import NotebookClient
@@ -18,6 +17,7 @@ from nbformat import NotebookNode
 from nbgrader.utils import determine_grade, is_grade, is_solution
 
 from labkit.grading.kernels import kernel_environment, private_jupyter
+from labkit.grading.scratch import scratch_folder
 
 CELL_SECONDS = 300
 
@@ -40,8 +40,8 @@ def run_notebooks(folder: Path, jobs: int, done: Callable[[Run], None] | None = 
     They run in a copy of the folder, so that each finds its siblings and what it writes litters nothing.
     done: called with each run as it ends, in whatever order they end.
     """
-    with TemporaryDirectory(prefix="labkit-run-") as scratch, private_jupyter():
-        copy = Path(scratch) / folder.name
+    with scratch_folder("run") as scratch, private_jupyter():
+        copy = scratch / folder.name
         shutil.copytree(folder, copy)
         return asyncio.run(_run_all(sorted(copy.glob("*.ipynb")), jobs, done))
 

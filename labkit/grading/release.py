@@ -11,13 +11,13 @@ import json
 import logging
 import shutil
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from nbgrader.converters import GenerateAssignment, NbGraderException
 from nbgrader.coursedir import CourseDirectory
 from nbgrader.preprocessors import SaveCells
 
 from labkit.errors import LabError
+from labkit.grading.scratch import scratch_folder
 from labkit.grading.settings import course_settings, source_notebooks
 from labkit.submit import ZIP_NAME
 
@@ -25,8 +25,8 @@ from labkit.submit import ZIP_NAME
 def release(course: Path, assignment: str) -> list[Path]:
     """Write `release/<assignment>` from `source/<assignment>`; returns the notebooks written."""
     target = course / "release" / assignment
-    with TemporaryDirectory(prefix="labkit-release-") as scratch:
-        built = build(course, assignment, Path(scratch))
+    with scratch_folder("release") as scratch:
+        built = build(course, assignment, scratch)
         if target.exists():
             shutil.rmtree(target)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -37,8 +37,8 @@ def release(course: Path, assignment: str) -> list[Path]:
 def differences(course: Path, assignment: str) -> list[str]:
     """What `release` would change, one line a file; empty if the release is what the source generates."""
     target = course / "release" / assignment
-    with TemporaryDirectory(prefix="labkit-release-") as scratch:
-        built = build(course, assignment, Path(scratch))
+    with scratch_folder("release") as scratch:
+        built = build(course, assignment, scratch)
         wanted, there = _files(built), _files(target)
         return [
             *(f"{name}: missing" for name in sorted(wanted - there)),

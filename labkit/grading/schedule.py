@@ -11,6 +11,7 @@ from typing import TypeVar
 from labkit.cluster import connect
 from labkit.errors import LabError
 from labkit.grading.engine import Engine, broken_off
+from labkit.grading.scratch import sweep
 from labkit.grading.verdicts import Graded, Job
 
 Key = TypeVar("Key")
@@ -90,6 +91,7 @@ def _started() -> Engine:
     global _engine
     with _changing:
         if _engine is None:
+            sweep()
             _engine = Engine([]).__enter__()
             atexit.register(_stop, _engine)
         return _engine

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import labkit
 from labkit.files import write_atomically
+from labkit.grading.files import Found, hash_of, submission_files
+from labkit.grading.intake import matters
 
 
 @dataclass
@@ -62,7 +63,9 @@ class Records:
 
     def fingerprints(self, student: str) -> dict[str, str]:
         """Of each notebook, as it would be graded now."""
-        files = _digest(self._submitted / student / self._assignment, "*", "")
+        found = submission_files(self._submitted / student / self._assignment)
+        # notebooks and zips first: other files, of which grading reads nothing, must not use up what is read
+        files = hash_of(sorted(found, key=matters, reverse=True))
         return {
             name: hashlib.sha256(f"{common} {files}".encode()).hexdigest()
             for name, common in self._common.items()
@@ -84,10 +87,7 @@ class Records:
 
 
 def _digest(folder: Path, pattern: str, start: str) -> str:
-    """A hash of the files below `folder`, names and contents."""
-    digest = hashlib.sha256(start.encode())
-    for path in sorted(folder.rglob(pattern)):
-        if path.is_file() and not path.is_symlink():
-            digest.update(b"\n" + os.fsencode(path.relative_to(folder).as_posix()) + b"\n")
-            digest.update(hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()
+    """A hash of our own or the instructor's files below `folder`, names and contents."""
+    paths = (path for path in sorted(folder.rglob(pattern)) if path.is_file() and not path.is_symlink())
+    wheres = (path.relative_to(folder).as_posix() for path in paths)
+    return hash_of((Found(folder, where) for where in wheres), start)

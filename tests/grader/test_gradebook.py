@@ -296,6 +296,62 @@ def test_the_autograded_notebook_is_nbgraders_with_safe_outputs(course: Course) 
     assert read_autograded(course.root, ASSIGNMENT, "ada", FIRST) is None
 
 
+def formgrader_page(path: Path, submission_id: str = "x") -> str:
+    config = Config()
+    config.HTMLExporter.template_name = "formgrade"
+    config.HTMLExporter.extra_template_basedirs = [handlers.template_path]
+    resources = {
+        "assignment_id": ASSIGNMENT, "notebook_id": FIRST, "submission_id": submission_id, "index": 0,
+        "total": 1, "base_url": "/", "student": "ada", "last_name": "", "first_name": "",
+        "notebook_path": "x",
+    }  # fmt: skip
+    html, _ = HTMLExporter(config=config).from_filename(str(path), resources=resources)
+    return str(html)
+
+
+def tags_by_id(html: str) -> dict[str, list[str]]:
+    """An id in the page -> the tags that have it."""
+    found: dict[str, list[str]] = {}
+
+    class Finder(HTMLParser):
+        def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+            for name, value in attrs:
+                if name in ("id", "name"):
+                    found.setdefault(value or "", []).append(tag)
+
+    Finder().feed(html)
+    return found
+
+
+def test_no_cell_of_a_students_takes_a_score_field(course: Course) -> None:
+    """Whatever says that it is the question: heading, metadata, cell id, tag, the file's own name."""
+    nb = course.answered(FIRST)
+    marks = {"nbgrader": {**named(nb, "why").metadata["nbgrader"], "solution": True}}
+    posing = [
+        kind(text.format(name), id=f"own-{number}-{name}", metadata=metadata)
+        for name in ("why", "why-comment", "why_extra_credit", "test_double", "double-comment")
+        for number, (kind, text, metadata) in enumerate(
+            [
+                (new_markdown_cell, "# {}", {}),
+                (new_markdown_cell, "> {}\n> ---", {"tags": [name]}),
+                (new_markdown_cell, "Because.\n\n# {}", marks),
+                (new_raw_cell, "# {0}\n<p id={0}>", marks | {"raw_mimetype": "text/html"}),
+                (new_raw_cell, "{}", {"raw_mimetype": "text/html", "name": name, "id": name}),
+            ]
+        )
+    ]
+    posing.append(nbformat.v4.new_code_cell("'why'", id="why-comment", metadata=marks))
+    nb.cells[:0] = posing
+    named(nb, "sign").source += "\n# why"
+    one = hand_out(course, nb, graded(FIRST), ("# why",))
+    html = formgrader_page(write_autograded(course.root, ASSIGNMENT, "ada", one))
+    tags = tags_by_id(html)
+    for name in ("why", "test_double", "test_sign"):
+        assert (tags[name], tags[f"{name}_extra_credit"]) == (["input"], ["input"])
+    assert tags["why-comment"] == tags["double-comment"] == ["textarea"]
+    assert html.count("Student's answer") == 3
+
+
 @pytest.mark.slow
 def test_nbgrader_makes_feedback_and_formgrader_pages_of_it(course: Course) -> None:
     one = hand_out(course, hostile(course), graded(FIRST), ("was mended",))
@@ -315,15 +371,7 @@ def test_nbgrader_makes_feedback_and_formgrader_pages_of_it(course: Course) -> N
         6.0,
         True,
     )
-    config = Config()
-    config.HTMLExporter.template_name = "formgrade"
-    config.HTMLExporter.extra_template_basedirs = [handlers.template_path]
-    resources = {
-        "assignment_id": ASSIGNMENT, "notebook_id": FIRST, "submission_id": submission["id"], "index": 0,
-        "total": 1, "base_url": "/", "student": "ada", "last_name": "", "first_name": "",
-        "notebook_path": "x",
-    }  # fmt: skip
-    html, _ = HTMLExporter(config=config).from_filename(str(path), resources=resources)
+    html = formgrader_page(path, submission["id"])
     assert SECRET in html
     assert "act()" not in html
     assert evil_tags(html) == []

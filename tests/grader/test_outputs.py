@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import time
+from random import Random
 from typing import Any
 
 import nbformat
@@ -288,6 +290,91 @@ def test_nothing_in_markdown_acts(text: str) -> None:
 )
 def test_ordinary_markdown_stays(text: str) -> None:
     assert module.safe_markdown(text, {"d.png"}) == text
+
+
+HEADINGS = [
+    "# q_why", "#q_why", "###### q_why ##", "   # q_why", "#\tq_why", "text\n# q_why\ntext", "> # q_why",
+    ">#q_why", "- # q_why", "1. # q_why", "12) > * # q_why", "- - # q_why", "- a\n\n  - b\n\n    # q_why",
+    "term\n: # q_why", "text\r# q_why", "text\r\n#q_why", "# q\\_why", "# q&#95;why", "# *q*_why",
+    "# **q**_why", "# `q_why`", "# [q_why](https://example.org)", "# ![](attachment:d.png)q_why",
+    "# ~~q_why~~", "#\u00a0q_why",
+    "q_why\n===", "q_why\n=", "q_why\n-", "q_why\n---", "q_why  \n---", "> q_why\n> ===", "- q_why\n  ---",
+    "1. a\n\n   q_why\n   ==", "**q_why**\n---", "`q_why`\n---", "```q_why```\n---", "q_why\r---",
+    "q_why\\\n===", "text\n\n~~~\n~~~\nq_why\n===", "***\nq_why\n===", "[q_why][a]\n===\n\n[a]: https://a.org",
+    "<!-- -->\n# q_why", "$$a$$\n# q_why", "| a |\n|---|\n| b |\n# q_why", "# q_why\n===",
+    "q_why\n\t---\n===",
+        "q_why\n=-=", "#  q_why\t#", "[a]: https://a.org\n# q_why", "* * *\n# q_why", "+ #q_why\n  ---",
+    "![](attachment:d.png)\n    ```\nq_why\n    ```\n===", "  q_why  \n  ---  ", "\u200b# q_why",
+]  # fmt: skip
+BLANK = "%E2%80%8B"  # the one without width, in an address
+
+
+def ids_of(text: str) -> list[str]:
+    """Of the parts of a page; an empty heading's is empty."""
+    return [one for one in re.findall(r'\bid="([^"]*)"', page_of(text)) if one]
+
+
+@pytest.mark.parametrize("text", HEADINGS)
+def test_no_heading_takes_the_id_of_a_score_field(text: str) -> None:
+    """formgrader looks for `#q_why`, `#q_why-comment` and the like, and takes the first that it finds."""
+    made = module.safe_markdown(text, {"d.png"})
+    assert all(BLANK in one for one in ids_of(made))
+    shown = re.sub("<[^>]*>|&#8203;|\u200b", "", page_of(made))
+    assert "q_why" in shown
+    plain = text.replace("<", "(")  # of which no comment vanishes
+    assert len(ids_of(made)) == len(ids_of(plain))
+
+
+def test_no_heading_of_many_takes_an_id_as_it_is() -> None:
+    parts = (
+        "q_why", "q", "#", "# ", "## ", "=", "---", "-", "- ", "> ", "1. ", "\n", "\n", "\n\n", " ",
+        "    ", "\t", "`",
+        "```", "~~~", "*", "**", "***", "|", ": ", "$$", "\\", "[a]", "[a]: b", "![](attachment:d.png)",
+        "<", "\r",
+    )  # fmt: skip
+    random, headings = Random(0), 0
+    for _ in range(1500):
+        text = "".join(random.choice(parts) for _ in range(random.randint(2, 14)))
+        ids = ids_of(module.safe_markdown(text, {"d.png"}))
+        assert all(BLANK in one for one in ids if "q" in one), repr(text)
+        headings += len(ids)
+    assert headings > 100
+
+
+@pytest.mark.parametrize("text", [one for one in HEADINGS if "\r" not in one and "\t-" not in one])
+def test_what_was_made_safe_stays(text: str) -> None:
+    made = module.safe_markdown(text, {"d.png"})
+    assert module.safe_markdown(made, {"d.png"}) == made
+    assert made.replace("\u200b", "") == text.replace("\u200b", "")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "```\ncode\n```\n---\nmore",
+        "~~~python\nx\n~~~\n***\nmore",
+        "a\n\n---\n\nb",
+        "---\n---\na",
+        "- \n---\na",
+        "| a | b |\n|---|---|\n| 1 | 2 |",
+        "a | b\n---|---\n1 | 2",
+        "C# and F#, issue #7",
+        "[a](#part), #",
+        "####### a",
+        "***\n---",
+        "#\n---",
+        ">\n> ---",
+    ],
+)
+def test_what_is_no_heading_stays(text: str) -> None:
+    assert module.safe_markdown(text) == text
+
+
+def test_very_long_lines_of_headings_marks_take_no_time() -> None:
+    began = time.process_time()
+    for part in ("#", "# ", "> ", "1. ", "-", "= ", "-\n", "#\n", "a \n-", " ", "1", "a\n", "`", "- "):
+        module.safe_markdown(part * (400_000 // len(part)))
+    assert time.process_time() - began < 20  # hours where marks cost their square
 
 
 def test_a_picture_from_elsewhere_becomes_a_link() -> None:

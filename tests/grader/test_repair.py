@@ -567,7 +567,12 @@ def test_links_and_foreign_notebooks_are_left_alone(tmp_path: Path) -> None:
     (folder / "all").symlink_to(secret)
     intake = take_in(folder, ALL)
     assert intake.files == {}
-    assert intake.general == ["cats.ipynb is none of the notebooks"]
+    assert intake.general == [
+        "03_iterative_pruning.ipynb is a link and was not opened",
+        "all is a link and was not opened",
+        "cats.ipynb is none of the notebooks",
+    ]
+    assert intake.unopened == intake.general[:2]
 
 
 def test_a_zip_that_swells_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

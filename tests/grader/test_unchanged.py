@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("nbgrader")
 
-from labkit.grading import unchanged
+from labkit.grading import files, unchanged
 from labkit.grading.unchanged import Record, Records
 
 NAMES = ("01_a", "02_b")
@@ -83,12 +83,25 @@ def test_labkits_code_and_version_count(
 
 
 @pytest.mark.skipif(os.name != "posix", reason="links need rights on Windows")
-def test_a_link_is_not_followed(course: Path, tmp_path: Path) -> None:
+def test_a_link_counts_and_where_it_leads_does_not(course: Path, tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("one")
     first = fingerprints(course)
     (course / "submitted/ada/lab/link").symlink_to(secret)
-    assert fingerprints(course) == first
+    second = fingerprints(course)
+    assert changed(first, second) == set(NAMES)  # it is named, and was not before
+    secret.write_text("another")
+    assert fingerprints(course) == second
+
+
+def test_notebooks_are_read_before_what_grading_does_not_read(
+    course: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "MOST_TOTAL", 100)
+    (course / "submitted/ada/lab/0.bin").write_bytes(b"x" * 99)
+    first = fingerprints(course)
+    (course / "submitted/ada/lab/01_a.ipynb").write_text("SUBMITTED/ada/lab/01_a.ipynb")
+    assert changed(first, fingerprints(course)) == set(NAMES)
 
 
 def test_a_record_comes_back_as_it_was_written(course: Path) -> None:

@@ -7,7 +7,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import nbformat
 import pytest
@@ -19,7 +19,7 @@ from nbgrader.api import Gradebook
 
 from labkit.cli import app
 from labkit.errors import LabError
-from labkit.grading import schedule
+from labkit.grading import files, intake, schedule
 from labkit.grading import verdicts as verdicts_module
 from labkit.grading.grade import Options, grade_class
 from labkit.grading.gradebook import GradebookWriter
@@ -147,17 +147,19 @@ def test_a_name_in_latin_1_costs_nobody_anything(small: Path) -> None:
 
 
 def test_a_file_that_cannot_be_read_is_told(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    read = Path.read_bytes
+    opened = files.open_plain
 
-    def refused(path: Path) -> bytes:
+    def refused(path: Path) -> IO[bytes]:
         if "ben" in path.parts:
             raise PermissionError(13, "Permission denied", str(path))
-        return read(path)
+        return opened(path)
 
-    monkeypatch.setattr(Path, "read_bytes", refused)
+    for module in (files, intake):
+        monkeypatch.setattr(module, "open_plain", refused)
     results = graded_now(small)
-    (note,) = results["ben"].notes
-    assert note.startswith("not graded: ") and "cannot be read (Permission denied)" in note
+    assert results["ben"].notes[0] == f"{FIRST}.ipynb cannot be read (Permission denied)"
+    assert points(results["ben"]) == (None, None)
+    assert "cannot be read (Permission denied)" in feedback(small, "ben")
     assert points(results["ada"]) == (10, 0)
 
 
