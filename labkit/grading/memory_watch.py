@@ -95,9 +95,8 @@ class Watch:
         try:
             if self._own_processes:
                 _send_to_all(signal.SIGSTOP)
-            for _ in range(
-                10
-            ):  # without a namespace, one that starts another in between is seen the next time
+            # without a namespace of theirs, one that starts another in between is seen the next time
+            for _ in range(10):
                 new = self._send(signal.SIGSTOP, family(self._first).keys() - stopped)
                 stopped |= new
                 if self._own_processes or not new:

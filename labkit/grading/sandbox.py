@@ -9,6 +9,7 @@ own in which nothing else exists.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import resource
 import shutil
@@ -19,10 +20,11 @@ import sysconfig
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import labkit
 from labkit.doctor import Finding
-from labkit.grading import kernel_calls
+from labkit.grading import cgroups, hidden_memory, kernel_calls
 
 NOBODY = 65534
 SYSTEM = (
@@ -36,8 +38,10 @@ SYSTEM = (
     "/etc/fonts",
     "/etc/localtime",
 )
+ALL_DISKS = 2**29  # bytes: the places in bubblewrap's system that every student's code may write to
 SHARED_MEMORY = Path("/dev/shm")  # multiprocessing, and so a DataLoader's workers, keep their locks there
-DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
+# not /dev/zero: pages of a shared mapping of it are in nobody's count
+DEVICES = ("/dev/null", "/dev/full", "/dev/random", "/dev/urandom")
 NAMESPACES = (
     kernel_calls.NEWUSER | kernel_calls.NEWPID | kernel_calls.NEWNET
     | kernel_calls.NEWIPC | kernel_calls.NEWNS | kernel_calls.NEWUTS
@@ -60,6 +64,9 @@ class Limits:
     disk: int = 64 * 2**20
 
 
+Memory = Literal["held by the kernel", "watched", "watched in part"]
+
+
 @dataclass(frozen=True)
 class Level:
     """What this system offers."""
@@ -67,6 +74,7 @@ class Level:
     bubblewrap: bool
     namespaces: bool
     landlock: bool
+    memory: Memory = "watched"
 
     @property
     def sentence(self) -> str:
@@ -77,7 +85,7 @@ class Level:
             *(["landlock"] if self.landlock else []),
             "limits",
         ]
-        return f"{', '.join(has)}{'; ' + self.open if self.open else ''}"
+        return "; ".join([", ".join(has), f"memory {self.memory}", *([self.open] if self.open else [])])
 
     @property
     def open(self) -> str:
@@ -93,6 +101,8 @@ class Level:
             gaps.append("exchange files with another student's code")
             if not self.namespaces:
                 gaps.append("stop it")
+        if self.memory == "watched in part":
+            gaps.append("take more memory than its limit")
         return "a student's code could " + " and ".join(gaps) + " (see labkit doctor)" if gaps else ""
 
     @property
@@ -107,6 +117,10 @@ class Level:
             )
         if not self.landlock and sys.platform == "linux":
             lines.append("a kernel from 5.13 on, with landlock switched on")
+        if self.memory == "watched in part" and sys.platform == "linux":
+            lines.append(
+                "a kernel with seccomp, or control groups (systemd-run --user --scope labkit grade ...)"
+            )
         if sys.platform != "linux":
             lines.append("grade on Linux, or in a Linux container or virtual machine")
         return lines
@@ -121,11 +135,22 @@ def finding() -> Finding:
 
 def level() -> Level:
     """Try out what this system offers."""
+    bubblewrap, landlock = _bubblewrap_works(), kernel_calls.landlock_version() > 0
     return Level(
-        bubblewrap=_bubblewrap_works(),
+        bubblewrap=bubblewrap,
         namespaces=_in_child(lambda: kernel_calls.unshare(NAMESPACES)),
-        landlock=kernel_calls.landlock_version() > 0,
+        landlock=landlock,
+        memory=_memory(hidden=bubblewrap or landlock),
     )
+
+
+def _memory(hidden: bool) -> Memory:
+    """How memory can be held here. hidden: whether a student's code cannot reach the files of its group."""
+    if hidden:
+        with cgroups.trial() as group:
+            if group is not None and _in_child(group.enter):
+                return "held by the kernel"
+    return "watched" if _in_child(hidden_memory.refuse_hidden_memory) else "watched in part"
 
 
 def readable_paths(hidden: Sequence[Path]) -> list[Path]:
@@ -161,8 +186,23 @@ def bubblewrap(command: Sequence[str], readable: Sequence[Path]) -> list[str]:
     return [
         "bwrap", *identity, "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts",
         "--die-with-parent", "--new-session", "--proc", "/proc", "--dev", "/dev",
-        "--perms", "1777", "--tmpfs", "/tmp", *binds, "--chdir", "/", "--", *command,
+        *_in_memory("/tmp"), *_in_memory(str(SHARED_MEMORY)), *binds,
+        "--remount-ro", "/", "--chdir", "/", "--", *command,
     ]  # fmt: skip
+
+
+def _in_memory(place: str) -> list[str]:
+    """Where bubblewrap can, a small disk: what fills it takes memory that no process shows."""
+    size = ["--size", str(ALL_DISKS)] if _bubblewrap_version() >= (0, 7) else []
+    return ["--perms", "1777", *size, "--tmpfs", place]
+
+
+@functools.cache
+def _bubblewrap_version() -> tuple[int, ...]:
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        told = subprocess.run(["bwrap", "--version"], capture_output=True, text=True, check=False).stdout
+        return tuple(int(number) for number in told.split()[1].split("."))
+    return ()
 
 
 def become_nobody() -> None:
@@ -207,6 +247,8 @@ def confine(folder: Path, landlock: tuple[Sequence[Path], Sequence[Path]] | None
 
     landlock: what may be read and what may be written; None to go without.
     """
+    with contextlib.suppress(OSError):  # if memory ends in spite of all limits, this goes first
+        Path("/proc/self/oom_score_adj").write_text("1000")
     limit_memory(limits.memory)
     for kind, most in (
         (resource.RLIMIT_CORE, 0),

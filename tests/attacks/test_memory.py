@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from labkit.grading import hidden_memory, memory_watch
+from labkit.grading import hidden_memory, memory_watch, sandbox
 from labkit.grading.hidden_memory import Machine
 from labkit.grading.memory_watch import Watch, family
 
@@ -346,3 +346,37 @@ def test_copies_that_share_their_pages_count_once() -> None:
         assert sum(shown.values()) > MOST
         assert not any(watch.exceeded() for _ in range(LOOKS))
         assert len(family(watch._first)) == len(shown), "asking has ended none of them"
+
+
+FILLS = """
+import os, sys
+wrote = []
+for place in ("/tmp", "/dev/shm", "/"):
+    done = 0
+    try:
+        for number in range(30):
+            with open(os.path.join(place, str(number)), "wb") as file:
+                done += file.write(bytes(10**6))
+    except OSError:
+        pass
+    wrote.append(done // 10**6)
+print(wrote)
+"""
+
+
+def test_disks_in_memory_are_small_and_nothing_else_can_be_written_to(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if not sandbox.level().bubblewrap:
+        pytest.skip("no bubblewrap here")
+    if sandbox._bubblewrap_version() < (0, 7):
+        pytest.skip("this bubblewrap cannot limit a disk in memory")
+    monkeypatch.setattr(sandbox, "ALL_DISKS", 20 * 2**20)
+    command = sandbox.bubblewrap([sys.executable, "-c", FILLS], sandbox.readable_paths([]))
+    unlimited = [word for word in command if word not in ("--size", str(20 * 2**20), "--remount-ro")]
+    unlimited.remove("/")  # what was to be read-only
+    small, large = (
+        subprocess.run(one, capture_output=True, text=True, check=True).stdout for one in (command, unlimited)
+    )
+    assert small.strip() == "[20, 20, 0]"
+    assert large.strip() == "[30, 30, 30]"
