@@ -181,10 +181,10 @@ subprocess.run(["/bin/sh", "-c", "i=0; while [ $i -lt 3000 ]; do ( : & ); i=$((i
 """
 BUFFERS = """\
 import os, socket, time
-for _ in range(10):
+for _ in range(16):
     if os.fork() == 0:
-        pairs = [socket.socketpair() for _ in range(100)]
-        for one, _ in pairs:
+        pairs = [socket.socketpair() for _ in range(115)]
+        for one in (end for pair in pairs for end in pair):
             one.setblocking(False)
             try:
                 while True:
