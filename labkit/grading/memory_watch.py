@@ -21,7 +21,7 @@ import psutil
 
 SECONDS_BETWEEN_LOOKS, SECONDS_WHEN_NEAR = 0.1, 0.03  # near: more than half of what they may have
 BETWEEN_EXACT = 0.2  # seconds for which one exact answer holds, if nothing has grown beyond it
-IN_THE_OPEN = 0.05  # seconds of asking before the processes are stopped
+IN_THE_OPEN = 0.05  # seconds of processor time for asking, before the processes are stopped
 A_FEW, RESTLESS = 12, 4  # processes; new ones from one look to the next
 MOST_FOR_A_HELPER = 1.0  # seconds
 PAUSE = 0.02  # a process that is about to start a program shares all of its starter's memory for a moment
@@ -71,8 +71,8 @@ class Watch:
             return bool(self._judged(places, float("inf")))
 
     def _judged(self, places: dict[str, int], seconds: float) -> bool | None:
-        """Whether they have too much; None if it takes longer to say."""
-        end = time.monotonic() + seconds
+        """Whether they have too much; None if it takes longer, in processor time, to say."""
+        end = time.process_time() + seconds
         beside = self._beside(places)
         shown = beside + sum(places.values())
         near = shown + self._most - self._ceiling > self._most / 2
@@ -82,7 +82,7 @@ class Watch:
         own = beside
         for place, most in places.items():
             own += _own(place, most)
-            if time.monotonic() > end:
+            if time.process_time() > end:
                 return None
         self._ceiling = shown + self._most - own  # as much as they may grow until they have too much
         self._exact_until = time.monotonic() + BETWEEN_EXACT
@@ -122,11 +122,11 @@ class Watch:
         pids = {_number(place) for place in places}
         known = {pid: number for pid, number in self._mappings.items() if pid in pids}
         self._mappings = {pid: 0 for pid in pids if pid not in known} | known
-        end = time.monotonic() + IN_THE_OPEN
+        end = time.process_time() + IN_THE_OPEN
         for pid in list(self._mappings):
             del self._mappings[pid]
             number = self._mappings[pid] = _mappings_of(pid)  # now the last one in turn
-            if number < MANY_MAPPINGS or time.monotonic() > end:
+            if number < MANY_MAPPINGS or time.process_time() > end:
                 break
         return OF_A_MAPPING * sum(self._mappings.values())
 
