@@ -153,14 +153,8 @@ LAYERS = [
     ),
 ]
 
-MEMFD = """\
-import os
-os.write(os.memfd_create("x"), bytes(10**6))
-"""
-SHARED = """\
-import mmap
-mmap.mmap(-1, 300 * 10**6)
-"""
+MEMFD = "import os\nos.write(os.memfd_create('x'), bytes(10**6))"
+SHARED = "import mmap\nmmap.mmap(-1, 300 * 10**6)"
 SYSTEM_V = """\
 import ctypes, os
 c = ctypes.CDLL(None, use_errno=True)
