@@ -23,7 +23,7 @@ import psutil
 
 import labkit
 from labkit.errors import LabError
-from labkit.grading import answered, sandbox
+from labkit.grading import answered, cgroups, sandbox
 from labkit.grading.sandbox import Level, Limits
 from labkit.grading.verdicts import Graded, Job, Verdict
 
@@ -54,6 +54,7 @@ class Engine:
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._folder = Path(tempfile.mkdtemp(prefix="labkit-engine-"))
         self._stack.callback(shutil.rmtree, self._folder, ignore_errors=True)
+        self._groups = self._home_of_groups()
         readable = sandbox.readable_paths([*self._hidden, self._folder])
         self._key = os.urandom(32)
         self._students = self._warm_parent("students", readable, b"")
@@ -109,7 +110,9 @@ class Engine:
         listener.bind(where)
         listener.listen(128)
         command = [sys.executable, "-m", "labkit.grading.zygote", kind, str(listener.fileno())]
-        command += [step for step in ("bubblewrap", *sandbox.STEPS) if getattr(self.level, step)] + ["--"]
+        command += [word for word in ("bubblewrap", *sandbox.STEPS) if getattr(self.level, word)]
+        groups = [self._groups] if kind == "students" and self._groups is not None else []
+        command += [f"memory={self.level.memory}", *(f"groups={number}" for number in groups), "--"]
         command += [str(path) for path in readable]
         empty = self._folder / f"{kind}-empty"
         empty.mkdir()
@@ -125,7 +128,7 @@ class Engine:
             }
         with (self._folder / f"{kind}.log").open("wb") as log:
             process = subprocess.Popen(
-                command, cwd=empty, env=environment, pass_fds=[listener.fileno()],
+                command, cwd=empty, env=environment, pass_fds=[listener.fileno(), *groups],
                 stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
         listener.close()
@@ -136,6 +139,16 @@ class Engine:
         self._stack.callback(self._stop, process)
         self._processes[kind] = process
         return where
+
+    def _home_of_groups(self) -> int | None:
+        """An open folder for the control groups of students' processes, where this level has them."""
+        if self.level.memory != "held by the kernel":
+            return None
+        home = cgroups.Home.make()
+        if home is None:
+            raise LabError("the kernel does not hold students' memory any more: start grading again.")
+        self._stack.callback(home.close)
+        return home.descriptor
 
     def _check_alive(self) -> None:
         """Raise LabError, with the end of its log, if a warm parent is not there any more."""

@@ -26,21 +26,24 @@ from pathlib import Path
 import psutil
 
 from labkit.grading import kernel_calls, sandbox
+from labkit.grading.cgroups import Group
+from labkit.grading.memory_watch import Watch
 from labkit.grading.sandbox import Confinement, IsolationError, Level, Limits
 
-POLL_SECONDS = 0.2
+MOST_REPORTS = 100  # ends of processes that are told: whoever starts thousands fills no buffer with them
 READY = b'"ready"\n'
 REFUSED = "refused"
 MOST_SOCKETS = 64
 
 
-def keep(connection: socket.socket, level: Level, readable: Sequence[Path]) -> None:
+def keep(connection: socket.socket, level: Level, readable: Sequence[Path], groups: int | None) -> None:
     """Serve one notebook: its limits come over `connection`, and its sockets, the control first."""
     message, descriptors, *_ = socket.recv_fds(connection, 4096, MOST_SOCKETS)
     if not message:
         return
     limits = Limits(**json.loads(message))
     os.setsid()
+    group = _own_group(groups, limits)
     sandbox.become_nobody()
     folder, own_disks = Path(tempfile.mkdtemp(prefix="labkit-student-")), None
     try:
@@ -60,11 +63,16 @@ def keep(connection: socket.socket, level: Level, readable: Sequence[Path]) -> N
             os.close(ours)
             writable = [folder, *(own_disks or [])]
             landlock = (readable, writable) if level.landlock else None
-            _first_process(descriptors, Confinement(folder, landlock, limits, level.seccomp), theirs)
+            hides = level.memory == "watched in part"
+            held = Confinement(folder, landlock, limits, level.seccomp, hides)
+            _first_process(descriptors, held, theirs, group)
         os.close(theirs)
         for descriptor in descriptors:
             os.close(descriptor)
-        _watch(connection, ours, first, limits)
+        most = limits.memory + limits.disk
+        watch = None if group else Watch(first, most, own_processes=own_disks is not None)
+        if _watch(connection, ours, watch) or (group and group.ran_out()):
+            _say(connection, b'"memory"\n')
         _end(first, own_disks is not None)
     finally:
         if level.namespaces:
@@ -88,8 +96,24 @@ def _running() -> int:
     return count
 
 
-def _first_process(descriptors: Sequence[int], held: Confinement, reports: int) -> None:
+def group_of(keeper: int) -> str:
+    """The name of the control group of the notebook that this process keeps."""
+    return f"notebook-{keeper}"
+
+
+def _own_group(groups: int | None, limits: Limits) -> Group | None:
+    if groups is None:
+        return None
+    memory = limits.memory + limits.disk
+    group = Group.make(groups, group_of(os.getpid()), memory, limits.processes)
+    os.close(groups)  # a student's code must not find it open
+    return group
+
+
+def _first_process(descriptors: Sequence[int], held: Confinement, reports: int, group: Group | None) -> None:
     """Process 1 of its namespace: when it ends, the kernel ends all others. It only waits for them."""
+    if group:
+        group.enter()
     with contextlib.suppress(OSError, AttributeError):
         kernel_calls.die_with_parent()
         kernel_calls.adopt_orphans()
@@ -136,83 +160,33 @@ def _student(descriptors: Sequence[int], held: Confinement, reports: int) -> Non
     worker.run(control, tests)
 
 
-def _watch(connection: socket.socket, reports: int, first: int, limits: Limits) -> None:
-    """Until the checker closes, all of it has ended, or it uses too much memory."""
+def _watch(connection: socket.socket, reports: int, watch: Watch | None) -> bool:
+    """Until the checker closes, all of it has ended, or it uses too much memory: True only for that."""
     poll = select.poll()
     poll.register(connection, select.POLLIN)
     poll.register(reports, select.POLLIN)
+    left, next_look = MOST_REPORTS, 0.0
     while True:
-        events = dict(poll.poll(1000 * POLL_SECONDS))
+        wait = None if watch is None else 1000 * max(0.0, next_look - time.monotonic())
+        events = dict(poll.poll(wait))
         if reports in events:
-            lines = os.read(reports, 65536)
+            lines = os.read(reports, 4096).splitlines(keepends=True)
             if not lines:
-                return
-            _say(connection, lines)
+                return False
+            _say(connection, b"".join(lines[:left]))
+            left -= len(lines[:left])
         if connection.fileno() in events:
-            return
-        if _uses_more_than(limits.memory + limits.disk, first):
-            _say(connection, b'"memory"\n')
-            return
+            return False
+        if watch and time.monotonic() >= next_look:
+            if watch.exceeded():
+                return True
+            next_look = time.monotonic() + watch.seconds
 
 
 def _say(connection: socket.socket, lines: bytes) -> None:
+    """What does not fit is not said: a checker that is busy must not keep this process from its watch."""
     with contextlib.suppress(OSError):
-        connection.sendall(lines)
-
-
-def _uses_more_than(most: int, first: int) -> bool:
-    """Whether this process and its descendants together take more memory than that, in bytes.
-
-    Copies of the warm parent share most of theirs. What each of them shows is quickly asked and too much;
-    only if that is beyond the limit is it asked what is really theirs (4 ms a process).
-    """
-    with contextlib.suppress(psutil.Error):
-        every = [psutil.Process(first), *psutil.Process(first).children(recursive=True)]
-        files = _files_in_memory(every)
-        return sum(map(_shown, every)) + files > most and sum(map(_own, every)) + files > most
-    return False
-
-
-def _files_in_memory(processes: Sequence[psutil.Process]) -> int:
-    """Bytes of memory that no process need show: open files without a place (memfd), System V's segments."""
-    found: dict[int, int] = {}
-    for process in processes:
-        with contextlib.suppress(OSError):
-            for file in os.scandir(f"/proc/{process.pid}/fd"):
-                with contextlib.suppress(OSError):  # closed in the meantime
-                    if os.readlink(file.path).startswith("/memfd:"):
-                        about = os.stat(file.path)
-                        found[about.st_ino] = about.st_blocks * 512
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        for line in Path("/proc/sysvipc/shm").read_text().splitlines()[1:]:
-            number, in_memory = int(line.split()[1]), int(line.split()[-2])
-            found[-1 - number] = in_memory
-    return sum(found.values())
-
-
-def _shown(process: psutil.Process) -> int:
-    try:
-        return _told_by(process, "status", "RssAnon:", "RssShmem:")
-    except (OSError, ValueError):
-        pass
-    with contextlib.suppress(psutil.Error):
-        info = process.memory_info()
-        return int(info.rss) - int(getattr(info, "shared", 0))
-    return 0
-
-
-def _own(process: psutil.Process) -> int:
-    """Its memory, of shared pages its share. Where the system does not tell: what is beyond the keeper's."""
-    try:
-        return _told_by(process, "smaps_rollup", "Pss_Anon:", "Pss_Shmem:")
-    except (OSError, ValueError):
-        return max(0, _shown(process) - _shown(psutil.Process()))
-
-
-def _told_by(process: psutil.Process, file: str, *lines: str) -> int:
-    """The sum of these lines of a file of /proc, in bytes."""
-    text = Path(f"/proc/{process.pid}/{file}").read_text()
-    return 1024 * sum(int(line.split()[1]) for line in text.splitlines() if line.startswith(lines))
+        connection.send(lines, socket.MSG_DONTWAIT)
 
 
 def _end(first: int, own_processes: bool) -> None:

@@ -11,6 +11,7 @@ A level is what was tried and worked. If a step of it is refused later, no code 
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import resource
 import shutil
@@ -22,10 +23,11 @@ import sysconfig
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import labkit
 from labkit.doctor import Finding
-from labkit.grading import kernel_calls, seccomp
+from labkit.grading import cgroups, hidden_memory, kernel_calls, seccomp
 
 NOBODY = 65534
 SYSTEM = (
@@ -39,8 +41,10 @@ SYSTEM = (
     "/etc/fonts",
     "/etc/localtime",
 )
+ALL_DISKS = 2**29  # bytes: the places in bubblewrap's system that every student's code may write to
 SHARED_MEMORY = Path("/dev/shm")  # multiprocessing, and so a DataLoader's workers, keep their locks there
-DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
+# not /dev/zero: pages of a shared mapping of it are in nobody's count
+DEVICES = ("/dev/null", "/dev/full", "/dev/random", "/dev/urandom")
 NAMESPACES = (
     kernel_calls.NEWUSER | kernel_calls.NEWPID | kernel_calls.NEWNET
     | kernel_calls.NEWIPC | kernel_calls.NEWNS | kernel_calls.NEWUTS
@@ -68,6 +72,9 @@ class Limits:
     disk: int = 64 * 2**20
 
 
+Memory = Literal["held by the kernel", "watched", "watched in part"]
+
+
 @dataclass(frozen=True)
 class Level:
     """What this system offers."""
@@ -76,6 +83,7 @@ class Level:
     namespaces: bool
     landlock: bool
     seccomp: bool
+    memory: Memory = "watched"
 
     @property
     def sentence(self) -> str:
@@ -87,7 +95,7 @@ class Level:
             *(["system-call filter"] if self.seccomp else []),
             "limits",
         ]
-        return f"{', '.join(has)}{'; ' + self.open if self.open else ''}"
+        return "; ".join([", ".join(has), f"memory {self.memory}", *([self.open] if self.open else [])])
 
     @property
     def open(self) -> str:
@@ -108,6 +116,8 @@ class Level:
                 gaps.append("stop it")
         if not self.seccomp:
             gaps.append("make every system call")
+        if self.memory == "watched in part":
+            gaps.append("take more memory than its limit")
         return "a student's code could " + " and ".join(gaps) + " (see labkit doctor)" if gaps else ""
 
     @property
@@ -124,6 +134,10 @@ class Level:
             lines.append("a kernel from 5.13 on, with landlock switched on")
         if not self.seccomp and sys.platform == "linux":
             lines.append("a kernel with seccomp filters, on x86-64 or aarch64")
+        if self.memory == "watched in part" and sys.platform == "linux":
+            lines.append(
+                "a kernel with seccomp, or control groups (systemd-run --user --scope labkit grade ...)"
+            )
         if sys.platform != "linux":
             lines.append("grade on Linux, or in a Linux container or virtual machine")
         return lines
@@ -140,7 +154,8 @@ def level() -> Level:
     """Try out what this system offers: where there is bubblewrap, inside of it."""
     inside = _steps_inside_bubblewrap()
     steps = possible_steps() if inside is None else inside
-    return Level(inside is not None, *(step in steps for step in STEPS))
+    hidden = inside is not None or "landlock" in steps
+    return Level(inside is not None, *(step in steps for step in STEPS), memory=_memory(hidden))
 
 
 def possible_steps() -> list[str]:
@@ -151,6 +166,15 @@ def possible_steps() -> list[str]:
         "seccomp": _enter_filter_and_see,
     }
     return [step for step in STEPS if _in_child(tries[step])]
+
+
+def _memory(hidden: bool) -> Memory:
+    """How memory can be held here. hidden: whether a student's code cannot reach the files of its group."""
+    if hidden:
+        with cgroups.trial() as group:
+            if group is not None and _in_child(group.enter):
+                return "held by the kernel"
+    return "watched" if _in_child(hidden_memory.refuse_hidden_memory) else "watched in part"
 
 
 def readable_paths(hidden: Sequence[Path]) -> list[Path]:
@@ -189,8 +213,23 @@ def bubblewrap(command: Sequence[str], readable: Sequence[Path], becomes_nobody:
         shutil.which("bwrap") or "bwrap", *identity,
         "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts",
         "--die-with-parent", "--new-session", "--proc", "/proc", "--dev", "/dev",
-        "--perms", "1777", "--tmpfs", "/tmp", *binds, "--chdir", "/", "--", *command,
+        *_in_memory("/tmp"), *_in_memory(str(SHARED_MEMORY)), *binds,
+        "--remount-ro", "/", "--chdir", "/", "--", *command,
     ]  # fmt: skip
+
+
+def _in_memory(place: str) -> list[str]:
+    """Where bubblewrap can, a small disk: what fills it takes memory that no process shows."""
+    size = ["--size", str(ALL_DISKS)] if _bubblewrap_version() >= (0, 7) else []
+    return ["--perms", "1777", *size, "--tmpfs", place]
+
+
+@functools.cache
+def _bubblewrap_version() -> tuple[int, ...]:
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        told = subprocess.run(["bwrap", "--version"], capture_output=True, text=True, check=False).stdout
+        return tuple(int(number) for number in told.split()[1].split("."))
+    return ()
 
 
 def become_nobody() -> None:
@@ -234,18 +273,21 @@ class Confinement:
     """What the process that will run a student's code is held to.
 
     folder: its own, where it starts. landlock: what may be read and what may be written; None to go without.
-    filtered: whether it enters the system-call filter.
+    filtered: whether it enters the system-call filter. hides: whether it may have memory that no process shows.
     """
 
     folder: Path
     landlock: tuple[Sequence[Path], Sequence[Path]] | None
     limits: Limits
     filtered: bool
+    hides: bool = False
 
 
 def confine(held: Confinement) -> None:
     """The last steps, in the process that will run a student's code. IsolationError if one is refused."""
     limits = held.limits
+    with contextlib.suppress(OSError):  # if memory ends in spite of all limits, this goes first
+        Path("/proc/self/oom_score_adj").write_text("1000")
     limit_memory(limits.memory)
     for kind, most in (
         (resource.RLIMIT_CORE, 0),
@@ -266,6 +308,9 @@ def confine(held: Confinement) -> None:
         readable, writable = held.landlock
         with _announced("landlock"):
             kernel_calls.landlock([*readable, *map(Path, DEVICES)], [*writable, Path("/dev/null")])
+    if not held.hides:
+        with _announced("filter against hidden memory"):
+            hidden_memory.refuse_hidden_memory()
     if held.filtered:  # last: it refuses the calls of the steps before
         with _announced("system-call filter"):
             seccomp.enter()

@@ -1,10 +1,11 @@
 """The warm parent: a process that has torch and the rest imported, and forks a copy for each notebook.
 
-`python -m labkit.grading.zygote students|tests FD [bubblewrap] [namespaces] [landlock] [seccomp] --
-READABLE...` listens on the socket FD; on standard input comes a key, by which a checker knows who sends it a
-notebook, and the end of that input says that the engine's process has ended, however it did. It never sees a
-test or another student's work: whatever a copy needs is sent to that copy. One kind of copies holds a
-student's code, or a reference that stands in (through `keeper`), the other runs the tests (`checker`).
+`python -m labkit.grading.zygote students|tests FD [bubblewrap] [namespaces] [landlock] [seccomp] memory=HOW
+[groups=FD] -- PATH...` listens on the socket FD; the paths can be read. In the folder `groups` it makes control
+groups. On standard input comes a key, by which a checker knows who sends it a notebook, and the end of that
+input says that the engine's process has ended, however it did. It never sees a test or another student's work:
+whatever a copy needs is sent to that copy. One kind of copies holds a student's code, or a reference that
+stands in (through `keeper`), the other runs the tests (`checker`).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import sys
 import traceback
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 # what a student's first cell and first optimizer would import; nothing here starts a thread or a gradient
 import matplotlib.pyplot
@@ -30,18 +31,20 @@ import torch._dynamo
 
 import labkit
 import labkit.check
-from labkit.grading import checker, keeper, kernel_calls
-from labkit.grading.sandbox import STEPS, Level
+from labkit.grading import cgroups, checker, keeper, kernel_calls
+from labkit.grading.sandbox import STEPS, Level, Memory
 from labkit.grading.shell import Shell
 
 
-def serve(kind: str, listener: socket.socket, level: Level, readable: list[Path], key: bytes) -> None:
+def serve(
+    kind: str, listener: socket.socket, level: Level, readable: list[Path], groups: int | None, key: bytes
+) -> None:
     """Fork a copy for each connection, until the parent process ends."""
     gc.collect()
     gc.freeze()  # the copies share these pages for good
     with contextlib.suppress(OSError, AttributeError):
         kernel_calls.gather_in_huge_pages()
-    signal.signal(signal.SIGCHLD, _reap)
+    signal.signal(signal.SIGCHLD, lambda *_: _reap(groups))
     poll = select.poll()
     poll.register(listener, select.POLLIN)
     poll.register(sys.stdin, select.POLLIN)
@@ -58,7 +61,7 @@ def serve(kind: str, listener: socket.socket, level: Level, readable: list[Path]
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                 listener.close()
                 if kind == "students":
-                    keeper.keep(connection, level, readable)
+                    keeper.keep(connection, level, readable, groups)
                 else:
                     checker.answer(Connection(connection.detach()), key, level, readable)
                 status = 0
@@ -69,10 +72,11 @@ def serve(kind: str, listener: socket.socket, level: Level, readable: list[Path]
         connection.close()
 
 
-def _reap(*_: Any) -> None:
+def _reap(groups: int | None) -> None:
     with contextlib.suppress(ChildProcessError):
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
+        while pid := os.waitpid(-1, os.WNOHANG)[0]:
+            if groups is not None:
+                cgroups.remove(groups, keeper.group_of(pid))
 
 
 def warm_up(kind: str) -> None:
@@ -96,10 +100,15 @@ def main() -> None:
     """Started by `engine.Engine`."""
     kind, number, *rest = sys.argv[1:]
     border = rest.index("--")
-    level = Level(*(step in rest[:border] for step in ("bubblewrap", *STEPS)))
+    words = rest[:border]
+    told = dict(word.split("=", 1) for word in words if "=" in word)
+    memory = cast("Memory", told["memory"])
+    level = Level(*(step in words for step in ("bubblewrap", *STEPS)), memory=memory)
+    groups = int(told["groups"]) if "groups" in told else None
     key = bytes.fromhex(sys.stdin.readline())
     warm_up(kind)
-    serve(kind, socket.socket(fileno=int(number)), level, [Path(path) for path in rest[border + 1 :]], key)
+    readable = [Path(path) for path in rest[border + 1 :]]
+    serve(kind, socket.socket(fileno=int(number)), level, readable, groups, key)
 
 
 if __name__ == "__main__":

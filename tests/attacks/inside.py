@@ -153,35 +153,51 @@ LAYERS = [
     ),
 ]
 
-MEMFD = """\
-import os, time
-files = []
-for _ in range(40):
-    files.append(os.memfd_create("x"))
-    for _ in range(30):
-        os.write(files[-1], bytes(10**6))
-time.sleep(60)
+MEMFD = "import os\nos.write(os.memfd_create('x'), bytes(10**6))"
+SHARED = "import mmap\nmmap.mmap(-1, 300 * 10**6)"
+SYSTEM_V = """\
+import ctypes, os
+c = ctypes.CDLL(None, use_errno=True)
+print(c.shmget(0, ctypes.c_size_t(10**8), 0o1600), os.strerror(ctypes.get_errno()))
 """
-SHARED = """\
-import mmap, os, time
+MANY = """\
+import os, time
 for _ in range(4):
     if os.fork() == 0:
-        memory = mmap.mmap(-1, 300 * 10**6)
-        for place in range(0, len(memory), 4096):
-            memory[place] = 1
+        memory = bytearray(300 * 10**6)
         time.sleep(60)
         os._exit(0)
 time.sleep(60)
 """
-SYSTEM_V = """\
-import ctypes, time
-c = ctypes.CDLL(None)
-c.shmat.restype, c.shmat.argtypes = ctypes.c_void_p, [ctypes.c_int, ctypes.c_void_p, ctypes.c_int]
-c.shmdt.argtypes = [ctypes.c_void_p]
-for _ in range(12):
-    place = c.shmat(c.shmget(0, ctypes.c_size_t(10**8), 0o1600), None, 0)
-    ctypes.memset(place, 1, 10**8)
-    c.shmdt(place)
+ORPHANS = """\
+import subprocess
+subprocess.run(["/bin/sh", "-c", "i=0; while [ $i -lt 3000 ]; do ( : & ); i=$((i+1)); done"])
+"""
+BUFFERS = """\
+import os, socket, time
+for _ in range(16):
+    if os.fork() == 0:
+        pairs = [socket.socketpair() for _ in range(115)]
+        for one in (end for pair in pairs for end in pair):
+            one.setblocking(False)
+            try:
+                while True:
+                    one.send(bytes(10**4))
+            except BlockingIOError:
+                pass
+        time.sleep(60)
+        os._exit(0)
+time.sleep(60)
+"""
+HEADLESS = """\
+import ctypes, os, threading, time
+def hoard():
+    memory = bytearray(350 * 10**6)
+    time.sleep(60)
+for _ in range(2):
+    if os.fork() == 0:
+        threading.Thread(target=hoard).start()
+        ctypes.CDLL(None).syscall(60 if os.uname().machine == "x86_64" else 93, 0)
 time.sleep(60)
 """
 
@@ -194,9 +210,13 @@ def beside(name: str, own: str, shows: str, told: bool = False) -> Inside:
 
 
 HOGS = [
-    beside("memory in files without a place", MEMFD, "out of memory"),
-    beside("memory that processes share", SHARED, "out of memory"),
-    beside("memory in System V segments", SYSTEM_V, "out of memory"),
+    beside("memory in files without a place", MEMFD, "Function not implemented"),
+    beside("memory that processes share", SHARED, "PermissionError"),
+    beside("memory in System V segments", SYSTEM_V, "-1 Function not implemented"),
+    beside("memory of several processes", MANY, "out of memory"),
+    beside("memory after 3,000 orphans", ORPHANS + MANY, "out of memory"),
+    beside("memory in messages that nobody reads", BUFFERS, "out of memory"),
+    beside("memory of processes whose first thread has ended", HEADLESS, "out of memory"),
     beside("an output nested 900 deep", "deep = []\nfor _ in range(900):\n    deep = [deep]\n"
            "display({'application/json': deep, 'text/plain': 'flat'}, raw=True)", "flat"),
     Inside(
