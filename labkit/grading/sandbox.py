@@ -21,7 +21,7 @@ import subprocess
 import sys
 import sysconfig
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -83,7 +83,7 @@ class Level:
     namespaces: bool
     landlock: bool
     seccomp: bool
-    memory: Memory = "watched"
+    memory: Memory = field(default="watched", kw_only=True)
 
     @property
     def sentence(self) -> str:
@@ -273,7 +273,7 @@ class Confinement:
     """What the process that will run a student's code is held to.
 
     folder: its own, where it starts. landlock: what may be read and what may be written; None to go without.
-    filtered: whether it enters the system-call filter. hides: whether it may have memory that no process shows.
+    filtered: whether it enters the system-call filter. hides: whether it may have memory that none shows.
     """
 
     folder: Path

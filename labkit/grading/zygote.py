@@ -1,11 +1,11 @@
 """The warm parent: a process that has torch and the rest imported, and forks a copy for each notebook.
 
 `python -m labkit.grading.zygote students|tests FD [bubblewrap] [namespaces] [landlock] [seccomp] memory=HOW
-[groups=FD] -- PATH...` listens on the socket FD; the paths can be read. In the folder `groups` it makes control
-groups. On standard input comes a key, by which a checker knows who sends it a notebook, and the end of that
-input says that the engine's process has ended, however it did. It never sees a test or another student's work:
-whatever a copy needs is sent to that copy. One kind of copies holds a student's code, or a reference that
-stands in (through `keeper`), the other runs the tests (`checker`).
+[groups=FD] -- PATH...` listens on the socket FD; the paths can be read. In the folder `groups` it makes
+control groups. On standard input comes a key, by which a checker knows who sends it a notebook; the end of
+that input says that the engine's process has ended, however it did. It never sees a test or another student's
+work: whatever a copy needs is sent to that copy. One kind of copies holds a student's code, or a reference
+that stands in (through `keeper`), the other runs the tests (`checker`).
 """
 
 from __future__ import annotations

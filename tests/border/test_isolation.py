@@ -39,7 +39,7 @@ def keep(tmp_path: Path) -> Iterator[Keeper]:
                 worker.run = _tell  # type: ignore[assignment]
                 try:
                     first()
-                    keeper.keep(listener.accept()[0], level, sandbox.readable_paths([]))
+                    keeper.keep(listener.accept()[0], level, sandbox.readable_paths([]), None)
                 finally:
                     os._exit(0)
         children.append(pid)
