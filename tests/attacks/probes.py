@@ -91,7 +91,7 @@ PROBES = [
 # mov eax, 20 (getpid in i386's numbers); int 0x80; ret
 I386 = """\
 import ctypes, mmap, os
-memory = mmap.mmap(-1, 4096, prot=7)
+memory = mmap.mmap(-1, 4096, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, prot=7)
 memory.write(bytes.fromhex("b814000000cd80c3"))
 function = ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(memory)))
 print("ANSWERED", function() == os.getpid())
