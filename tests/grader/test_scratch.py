@@ -35,9 +35,13 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr(module, "STUDENTS", str(tmp_path))
-    # engines of other tests and of other people are none of this test's
-    monkeypatch.setattr(psutil, "process_iter", lambda: psutil.Process().children(recursive=True))
+    before = set(_children())  # engines of other tests and of other people are none of this test's
+    monkeypatch.setattr(psutil, "process_iter", lambda: [one for one in _children() if one not in before])
     return tmp_path
+
+
+def _children() -> list[psutil.Process]:
+    return psutil.Process().children(recursive=True)
 
 
 def made(place: Path, name: str) -> Path:
