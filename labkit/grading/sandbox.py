@@ -107,9 +107,11 @@ class Level:
             gaps.append("open network connections")
         if not (self.bubblewrap or self.namespaces or self.landlock):
             gaps.append("stop your other programs")
-        if self.landlock and not (self.bubblewrap or self.namespaces):
-            gaps.append("change the modes of your files")
-            gaps.append("stop your other programs (before Linux 6.12)")
+        if self.landlock and not self.bubblewrap:
+            gaps.append("change the modes and times of your files")
+            gaps.append("connect to your unix sockets")
+            if not self.namespaces:
+                gaps.append("stop your other programs (before Linux 6.12)")
         if self.bubblewrap and not self.landlock:
             gaps.append("exchange files with another student's code")
             if not self.namespaces:
