@@ -88,7 +88,7 @@ def _like(original: Tensor, value: Any, what: str, or_floating: bool = False) ->
 
 def _like_array(original: np.ndarray, value: Any) -> np.ndarray:
     if not isinstance(value, np.ndarray) or (value.shape, value.dtype) != (original.shape, original.dtype):
-        raise Malformed("contents of another shape or dtype")
+        raise Rebuilt("an array has another shape or dtype than it had")
     return value
 
 
@@ -200,6 +200,8 @@ def _state(parameter: Tensor, value: Any) -> Any:
         return value
     if isinstance(value, Tensor) and value.shape == () and value.dtype.is_floating_point:
         return value  # Adam's count of steps
+    if isinstance(value, Tensor) and value.shape == parameter.shape and value.dtype == torch.bool:
+        return value  # a mask that the student's code keeps there
     return _like(parameter, value, "what the optimizer remembers of a parameter,")
 
 

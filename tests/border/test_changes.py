@@ -129,6 +129,7 @@ def test_contents_and_numbers_are_taken_over(serve: Serve) -> None:
         optimizer.param_groups[0].update(lr=0.5, betas=(0.5, 0.6))
         net(torch.ones(2, 3, 8, 8)).sum().backward()
         optimizer.step()
+        optimizer.state[net.head.weight]["mask"] = net.head.weight > 0
         net.bn1.running_mean += 1
         net.seen[1] = True
         net.head.weight.requires_grad_(False)
