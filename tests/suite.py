@@ -40,6 +40,7 @@ def set_environment(own: Path = ROOT / ".venv" / "own") -> None:
     """
     os.environ["LABKIT_PROFILE"] = "quick"
     os.environ["OMP_NUM_THREADS"] = "1"
+    own.mkdir(parents=True, exist_ok=True)  # IPython warns of a folder that it cannot make
     for name in ("config", "data", "runtime"):
         os.environ[f"JUPYTER_{name.upper()}_DIR"] = str(own / name)
     os.environ["IPYTHONDIR"] = str(own / "ipython")
