@@ -22,8 +22,9 @@ from tempfile import TemporaryDirectory
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from labkit.grading import sandbox  # noqa: E402
+from labkit.grading import levels  # noqa: E402
 from labkit.grading.attempts import attempts_in  # noqa: E402
+from labkit.grading.bubblewrap import bubblewrap, readable_paths  # noqa: E402
 from labkit.grading.engine import Engine  # noqa: E402
 from labkit.grading.sandbox import Limits  # noqa: E402
 from labkit.grading.verdicts import Graded  # noqa: E402
@@ -126,7 +127,7 @@ def nbgrader(course: Path, case: Case | Inside, folder: Path, handed_in: Path) -
     name = case.notebook if isinstance(case, Inside) else inside.PRUNING
     command = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"] if os.geteuid() == 0 else []
     command += [sys.executable, "-c", INSIDE, str(folder), str(config), name]
-    wrapped = sandbox.bubblewrap(command, [*sandbox.readable_paths([]), folder])
+    wrapped = bubblewrap(command, [*readable_paths([]), folder])
     place = wrapped.index("--perms")
     wrapped[place:place] = ["--setenv", "PYTHONPATH", str(ROOT)]
     if "--size" in wrapped:  # of /tmp, the first one
@@ -153,7 +154,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="cases whose name has this in it")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "ATTACKS.md")
     arguments = parser.parse_args()
-    if arguments.nbgrader and not sandbox.level().bubblewrap:
+    if arguments.nbgrader and not levels.level().bubblewrap:
         parser.error("--nbgrader needs bubblewrap: without it these cases would harm this machine")
     rows: list[list[str]] = []
     with TemporaryDirectory() as scratch, Engine([COURSE], LIMITS) as engine:

@@ -188,7 +188,7 @@ def doctor() -> None:
 
     findings = examine()
     if find_spec("nbgrader") is not None and sys.platform != "win32":
-        from labkit.grading.sandbox import finding as isolation
+        from labkit.grading.levels import finding as isolation
 
         findings.append(isolation())
     for finding in findings:

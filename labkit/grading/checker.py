@@ -33,9 +33,10 @@ from labkit.check import engine
 from labkit.grading import answered, kernel_calls, sandbox
 from labkit.grading.channel import ChannelError, Malformed, TimedOut
 from labkit.grading.engine import broken_off
+from labkit.grading.levels import Level
 from labkit.grading.outputs import Budget, safe_outputs, safe_text
 from labkit.grading.remote import Calls, Lost
-from labkit.grading.sandbox import IsolationError, Level, Limits
+from labkit.grading.sandbox import IsolationError, Limits
 from labkit.grading.stand_in import StandIns
 from labkit.grading.student import Student
 from labkit.grading.verdicts import Cell, Graded, Job, Verdict, VerdictKind

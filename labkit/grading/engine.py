@@ -23,8 +23,10 @@ import psutil
 
 import labkit
 from labkit.errors import LabError
-from labkit.grading import answered, cgroups, sandbox
-from labkit.grading.sandbox import Level, Limits
+from labkit.grading import answered, cgroups, levels, sandbox
+from labkit.grading.bubblewrap import bubblewrap, readable_paths
+from labkit.grading.levels import Level
+from labkit.grading.sandbox import Limits
 from labkit.grading.verdicts import Graded, Job, Verdict
 
 TOO_LONG = "grading took too long"
@@ -41,7 +43,7 @@ class Engine:
         self, hidden: Sequence[Path], limits: Limits | None = None, level: Level | None = None
     ) -> None:
         self.limits = limits or Limits()
-        self.level = level or sandbox.level()
+        self.level = level or levels.level()
         self._hidden = list(hidden)
 
     def __enter__(self) -> Engine:
@@ -55,7 +57,7 @@ class Engine:
         self._folder = Path(tempfile.mkdtemp(prefix="labkit-engine-"))
         self._stack.callback(shutil.rmtree, self._folder, ignore_errors=True)
         self._groups = self._home_of_groups()
-        readable = sandbox.readable_paths([*self._hidden, self._folder])
+        readable = readable_paths([*self._hidden, self._folder])
         self._key = os.urandom(32)
         self._students = self._warm_parent("students", readable, b"")
         self._tests = self._warm_parent("tests", [*readable, Path(self._students)], self._key)
@@ -110,7 +112,7 @@ class Engine:
         listener.bind(where)
         listener.listen(128)
         command = [sys.executable, "-m", "labkit.grading.zygote", kind, str(listener.fileno())]
-        command += [word for word in ("bubblewrap", *sandbox.STEPS) if getattr(self.level, word)]
+        command += [word for word in ("bubblewrap", *levels.STEPS) if getattr(self.level, word)]
         groups = [self._groups] if kind == "students" and self._groups is not None else []
         command += [f"memory={self.level.memory}", *(f"groups={number}" for number in groups), "--"]
         command += [str(path) for path in readable]
@@ -119,7 +121,7 @@ class Engine:
         environment = sandbox.environment() | {"PYTHONPATH": os.pathsep.join(_search_path())}
         if self.level.bubblewrap:
             # the tests' stays the user who may reach the students' socket
-            command = sandbox.bubblewrap(command, readable, becomes_nobody=kind == "students")
+            command = bubblewrap(command, readable, becomes_nobody=kind == "students")
         else:
             environment |= {
                 "HOME": str(empty),

@@ -27,8 +27,9 @@ import psutil
 
 from labkit.grading import kernel_calls, sandbox
 from labkit.grading.cgroups import Group
+from labkit.grading.levels import Level
 from labkit.grading.memory_watch import Watch
-from labkit.grading.sandbox import Confinement, IsolationError, Level, Limits
+from labkit.grading.sandbox import Confinement, IsolationError, Limits
 
 MOST_REPORTS = 100  # ends of processes that are told: whoever starts thousands fills no buffer with them
 READY = b'"ready"\n'

@@ -32,7 +32,7 @@ import torch._dynamo
 import labkit
 import labkit.check
 from labkit.grading import cgroups, checker, keeper, kernel_calls
-from labkit.grading.sandbox import STEPS, Level, Memory
+from labkit.grading.levels import STEPS, Level, Memory
 from labkit.grading.shell import Shell
 
 

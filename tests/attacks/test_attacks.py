@@ -15,11 +15,12 @@ import pytest
 pytest.importorskip("nbgrader")
 
 from labkit.errors import LabError
-from labkit.grading import sandbox
+from labkit.grading import levels, sandbox
 from labkit.grading.attempts import attempts_in
 from labkit.grading.engine import Engine
 from labkit.grading.keeper import alive
-from labkit.grading.sandbox import Level, Limits
+from labkit.grading.levels import Level
+from labkit.grading.sandbox import Limits
 from labkit.grading.verdicts import Graded
 from tests.attacks import cheats, failures, honest
 from tests.attacks.case import COURSE, WRONG, WRONG_POINTS, Case
@@ -165,8 +166,8 @@ LEVELS = [
     "level", LEVELS, ids=lambda level: level.sentence.partition(";")[0].replace(", ", "+").replace(" ", "-")
 )
 def test_every_level_grades_and_holds_what_it_promises(level: Level, tmp_path: Path) -> None:
-    here = sandbox.level()
-    for name in ("bubblewrap", *sandbox.STEPS):
+    here = levels.level()
+    for name in ("bubblewrap", *levels.STEPS):
         if getattr(level, name) and not getattr(here, name):
             pytest.skip(f"no {name} here")
     if sandbox.stays_root() and not (level.bubblewrap or level.namespaces):

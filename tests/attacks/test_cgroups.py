@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from labkit.grading import cgroups, sandbox
+from labkit.grading import cgroups, levels, sandbox
 from labkit.grading.cgroups import Group, Home
 from tests.attacks.test_memory import HIDDEN, MB, SEEN, program
 
@@ -81,8 +81,8 @@ def test_what_a_killed_engine_left_goes_with_the_next(home: Home) -> None:
 
 
 def test_a_level_that_has_groups_says_so(home: Home) -> None:
-    assert sandbox.level().memory == "held by the kernel"
-    assert "memory held by the kernel" in sandbox.level().sentence
+    assert levels.level().memory == "held by the kernel"
+    assert "memory held by the kernel" in levels.level().sentence
 
 
 def test_the_nearest_place_with_both_controllers_is_taken(

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from labkit.grading import memory_watch, sandbox
+from labkit.grading import bubblewrap, levels, memory_watch, sandbox
 from labkit.grading.memory_watch import Watch, family
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="written for what Linux offers")
@@ -311,12 +311,12 @@ print(wrote)
 def test_disks_in_memory_are_small_and_nothing_else_can_be_written_to(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    if not sandbox.level().bubblewrap:
+    if not levels.level().bubblewrap:
         pytest.skip("no bubblewrap here")
-    if sandbox._bubblewrap_version() < (0, 7):
+    if bubblewrap._bubblewrap_version() < (0, 7):
         pytest.skip("this bubblewrap cannot limit a disk in memory")
-    monkeypatch.setattr(sandbox, "ALL_DISKS", 20 * 2**20)
-    command = sandbox.bubblewrap([sys.executable, "-c", FILLS], sandbox.readable_paths([]))
+    monkeypatch.setattr(bubblewrap, "ALL_DISKS", 20 * 2**20)
+    command = bubblewrap.bubblewrap([sys.executable, "-c", FILLS], bubblewrap.readable_paths([]))
     unlimited = [word for word in command if word not in ("--size", str(20 * 2**20), "--remount-ro")]
     unlimited.remove("/")  # what was to be read-only
     small, large = (

@@ -148,12 +148,12 @@ GRADE = (
 import sys
 from dataclasses import replace
 from pathlib import Path
-from labkit.grading import sandbox
+from labkit.grading import levels
 from labkit.grading.engine import Engine
 from tests.attacks.case import COURSE
 from tests.attacks.test_attacks import LIMITS
 from tests.attacks.test_system_calls import LOOK, shown
-level = replace(sandbox.level(), seccomp="filter" in sys.argv)
+level = replace(levels.level(), seccomp="filter" in sys.argv)
 print("outside", find(b"instructor"))
 with Engine([COURSE], LIMITS, level) as engine:
     for name in ("first", "second"):
@@ -185,12 +185,12 @@ def test_no_key_of_the_instructors_or_of_another_student(
 REFUSED = """
 import sys
 from pathlib import Path
-from labkit.grading import sandbox
+from labkit.grading import levels
 from labkit.grading.engine import Engine
 from tests.attacks.case import COURSE, Case
 from tests.attacks.test_attacks import LIMITS, grade
 from tests.border.outer import refuse_call
-level = sandbox.level()
+level = levels.level()
 refuse_call("seccomp")
 with Engine([COURSE], LIMITS, level) as engine:
     graded, _ = grade(engine, Case("good", before="print('RAN')"), Path("work"))

@@ -12,9 +12,9 @@ import pytest
 
 pytest.importorskip("nbgrader")
 
-from labkit.grading import sandbox
+from labkit.grading import levels
 from labkit.grading.engine import Engine
-from labkit.grading.sandbox import Level
+from labkit.grading.levels import Level
 from labkit.grading.verdicts import Cell, Job
 from tests.attacks.case import ASSIGNMENT, COURSE, Case
 
@@ -74,7 +74,7 @@ def test_in_the_tests_process_it_finds_nothing(
 
 def test_nor_without_bubblewrap(server: int, tmp_path: Path) -> None:
     level = Level(False, True, True, True)
-    here = sandbox.level()
+    here = levels.level()
     for name in ("namespaces", "landlock", "seccomp"):
         if not getattr(here, name):
             pytest.skip(f"no {name} here")

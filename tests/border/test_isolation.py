@@ -13,9 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from labkit.grading import keeper, sandbox, worker
+from labkit.grading import keeper, worker
+from labkit.grading.bubblewrap import readable_paths
 from labkit.grading.channel import Channel
-from labkit.grading.sandbox import STEPS, IsolationError, Level, Limits
+from labkit.grading.levels import STEPS, Level, possible_steps
+from labkit.grading.sandbox import IsolationError, Limits
 from labkit.grading.student import Student
 from tests.border.outer import refuse_call
 
@@ -39,7 +41,7 @@ def keep(tmp_path: Path) -> Iterator[Keeper]:
                 worker.run = _tell  # type: ignore[assignment]
                 try:
                     first()
-                    keeper.keep(listener.accept()[0], level, sandbox.readable_paths([]), None)
+                    keeper.keep(listener.accept()[0], level, readable_paths([]), None)
                 finally:
                     os._exit(0)
         children.append(pid)
@@ -70,7 +72,7 @@ def _tell(control: socket.socket, tests: Sequence[socket.socket]) -> None:
 @pytest.fixture(scope="module")
 def level() -> Level:
     """All steps that can be entered here, without bubblewrap."""
-    steps = sandbox.possible_steps()
+    steps = possible_steps()
     for step in STEPS:
         if step not in steps:
             pytest.skip(f"no {step} here")
@@ -113,11 +115,11 @@ def test_keyrings_that_nobody_has_are_no_reason_to_stop(
 
 SENTENCE = """
 import sys
-from labkit.grading import sandbox
+from labkit.grading import levels
 from tests.border.outer import refuse_call
 for call in sys.argv[1:]:
     refuse_call(call)
-print(sandbox.level().sentence)
+print(levels.level().sentence)
 """
 
 

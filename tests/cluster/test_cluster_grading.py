@@ -19,8 +19,9 @@ pytest.importorskip("distributed", reason="needs dask: pip install 'labkit[clust
 import distributed
 
 from labkit.errors import LabError
-from labkit.grading import sandbox, schedule
+from labkit.grading import schedule
 from labkit.grading.engine import broken_off
+from labkit.grading.levels import Level
 from labkit.grading.submission import Assignment, Submission, job_of
 from labkit.grading.verdicts import Graded, Job
 from tests import graded_course as made
@@ -128,7 +129,7 @@ def test_no_process_is_left_when_a_worker_dies_or_the_cluster_closes(story: Stor
 class Fragile:
     """An engine that grades one notebook."""
 
-    level = sandbox.Level(False, False, False, False)
+    level = Level(False, False, False, False)
     states: ClassVar[list[str]] = []
 
     def __init__(self, hidden: object) -> None:

@@ -13,13 +13,13 @@ import pytest
 
 pytest.importorskip("nbgrader")
 
-from labkit.grading import sandbox
+from labkit.grading import levels
 from tests.colab.lookalike import ROOT, Colab, start
 
 COURSE = ROOT / "notebooks"
 PRUNING, FINETUNING = "01_percentile_pruning", "02_masked_finetuning"
 pytestmark = [
-    pytest.mark.skipif(not sandbox.level().bubblewrap, reason="bubblewrap does not work here"),
+    pytest.mark.skipif(not levels.level().bubblewrap, reason="bubblewrap does not work here"),
     pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed"),
 ]
 

@@ -20,9 +20,10 @@ from labkit.check import engine
 from labkit.grading import checker
 from labkit.grading.channel import Gone, Malformed, TimedOut
 from labkit.grading.checker import MOST_STARTS, Checker
+from labkit.grading.levels import Level
 from labkit.grading.plain import Encoder
 from labkit.grading.remote import Lost
-from labkit.grading.sandbox import Level, Limits
+from labkit.grading.sandbox import Limits
 from labkit.grading.verdicts import Cell, Graded, Job, Verdict
 
 LIMITS = Limits(cell_seconds=30.0)

@@ -1,0 +1,164 @@
+"""How far this system can hold a student's code: what was tried here and worked, and a sentence for the rest.
+
+A level is what a run announces. If a step of it is refused later, no code of that student's runs (`sandbox`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import labkit
+from labkit.doctor import Finding
+from labkit.grading import cgroups, hidden_memory, kernel_calls, seccomp
+from labkit.grading.bubblewrap import bubblewrap, readable_paths
+from labkit.grading.sandbox import Limits, become_nobody, enter_namespaces, environment
+
+STEPS = ("namespaces", "landlock", "seccomp")  # of a level, in the order in which they are entered
+Memory = Literal["held by the kernel", "watched", "watched in part"]
+
+
+@dataclass(frozen=True)
+class Level:
+    """What this system offers."""
+
+    bubblewrap: bool
+    namespaces: bool
+    landlock: bool
+    seccomp: bool
+    memory: Memory = field(default="watched", kw_only=True)
+
+    @property
+    def sentence(self) -> str:
+        """One line for the head of a run."""
+        has = [
+            *(["bubblewrap"] if self.bubblewrap else []),
+            *(["namespaces"] if self.namespaces else []),
+            *(["landlock"] if self.landlock else []),
+            *(["system-call filter"] if self.seccomp else []),
+            "limits",
+        ]
+        return "; ".join([", ".join(has), f"memory {self.memory}", *([self.open] if self.open else [])])
+
+    @property
+    def open(self) -> str:
+        """What a student's code could still do here; empty if nothing that matters."""
+        gaps = []
+        if not (self.bubblewrap or self.landlock):
+            gaps.append("read and change every file that you can")
+        if not (self.bubblewrap or self.namespaces or self.seccomp):
+            gaps.append("open network connections")
+        if not (self.bubblewrap or self.namespaces or self.landlock):
+            gaps.append("stop your other programs")
+        if self.landlock and not self.bubblewrap:
+            gaps.append("change the modes and times of your files")
+            gaps.append("connect to your unix sockets")
+            if not self.namespaces:
+                gaps.append("stop your other programs (before Linux 6.12)")
+        if self.bubblewrap and not self.landlock:
+            gaps.append("exchange files with another student's code")
+            if not self.namespaces:
+                gaps.append("stop it")
+        if not self.seccomp:
+            gaps.append("make every system call")
+        if self.memory == "watched in part":
+            gaps.append("take more memory than its limit")
+        return "a student's code could " + " and ".join(gaps) + " (see labkit doctor)" if gaps else ""
+
+    @property
+    def advice(self) -> list[str]:
+        """How to get the next level, a line each."""
+        lines = []
+        if not self.bubblewrap and sys.platform == "linux":
+            lines.append("install bubblewrap (apt-get install bubblewrap, dnf install bubblewrap)")
+        if not self.namespaces and sys.platform == "linux":
+            lines.append(
+                "allow user namespaces (sysctl user.max_user_namespaces, or Docker's --security-opt)"
+            )
+        if not self.landlock and sys.platform == "linux":
+            lines.append("a kernel from 5.13 on, with landlock switched on")
+        if not self.seccomp and sys.platform == "linux":
+            lines.append("a kernel with seccomp filters, on x86-64 or aarch64")
+        if self.memory == "watched in part" and sys.platform == "linux":
+            lines.append(
+                "a kernel with seccomp, or control groups (systemd-run --user --scope labkit grade ...)"
+            )
+        if sys.platform != "linux":
+            lines.append("grade on Linux, or in a Linux container or virtual machine")
+        return lines
+
+
+def finding() -> Finding:
+    """How far a student's code is held here, for `labkit doctor`."""
+    here = level()
+    advice = "; ".join(here.advice)
+    return Finding("isolation of students' code", here.sentence, not here.open, advice)
+
+
+def level() -> Level:
+    """Try out what this system offers: where there is bubblewrap, inside of it."""
+    inside = _steps_inside_bubblewrap()
+    steps = possible_steps() if inside is None else inside
+    hidden = inside is not None or "landlock" in steps
+    return Level(inside is not None, *(step in steps for step in STEPS), memory=_memory(hidden))
+
+
+def possible_steps() -> list[str]:
+    """Those of STEPS that can be entered from here, each tried in a process that then ends."""
+    tries: dict[str, Callable[[], object]] = {
+        "namespaces": lambda: enter_namespaces(Path(tempfile.gettempdir()), Limits()),
+        "landlock": lambda: kernel_calls.landlock([Path("/")], []),
+        "seccomp": _enter_filter_and_see,
+    }
+    return [step for step in STEPS if _in_child(tries[step])]
+
+
+def _memory(hidden: bool) -> Memory:
+    """How memory can be held here. hidden: whether a student's code cannot reach the files of its group."""
+    if hidden:
+        with cgroups.trial() as group:
+            if group is not None and _in_child(group.enter):
+                return "held by the kernel"
+    return "watched" if _in_child(hidden_memory.refuse_hidden_memory) else "watched in part"
+
+
+def _enter_filter_and_see() -> None:
+    seccomp.enter()
+    with contextlib.suppress(PermissionError), socket.socket(socket.AF_INET):
+        raise OSError("the filter was entered, and refuses nothing")
+
+
+def _steps_inside_bubblewrap() -> list[str] | None:
+    """What works there; None if it is not installed or does not start."""
+    if shutil.which("bwrap") is None:
+        return None
+    code = "from labkit.grading.levels import possible_steps; print(*possible_steps())"
+    places = [str(Path(labkit.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    done = subprocess.run(
+        bubblewrap([sys.executable, "-c", code], readable_paths([])),
+        env=environment() | {"PYTHONPATH": os.pathsep.join(filter(None, places))},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    return done.stdout.split() if done.returncode == 0 else None
+
+
+def _in_child(action: Callable[[], object]) -> bool:
+    """Whether this works, tried in a process that then ends."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            become_nobody()
+            action()
+            os._exit(0)
+        except BaseException:
+            os._exit(1)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
