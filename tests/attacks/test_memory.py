@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from labkit.grading import bubblewrap, levels, memory_watch, sandbox
+from labkit.grading import bubblewrap, levels, memory_watch
 from labkit.grading.memory_watch import Watch, family
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="written for what Linux offers")
