@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from labkit.check.engine import Failed
 from labkit.grading import arguments, changes
 from labkit.grading.channel import Channel, ChannelError, Malformed, TimedOut
 from labkit.grading.outputs import safe_text
@@ -134,7 +135,7 @@ class Calls:
                 raise
             raise self._forged(str(error)) from None
         except changes.Rebuilt as error:
-            raise RuntimeError(str(error)) from None
+            raise Failed(f"after the call, {error}") from None
         return self._with_gradients(number, result, outputs, leaves) if outputs and leaves else result
 
     def backward(self, number: int, gradients: list[Tensor | None]) -> list[Tensor | None]:

@@ -14,6 +14,7 @@ from torch.nn.utils import prune
 pytest.importorskip("nbgrader")
 
 from labkit.check import fixtures
+from labkit.check.engine import Failed
 
 Serve = Callable[..., Any]
 Change = Callable[[Any, Any], object]
@@ -109,7 +110,7 @@ def test_a_fact_is_told_and_not_applied(serve: Serve, change: Change, sentence: 
     def spoil(net: Any, optimizer: Any) -> None:
         change(net, optimizer)
 
-    with pytest.raises(RuntimeError, match=sentence):
+    with pytest.raises(Failed, match=sentence):
         serve(spoil)(start.net, start.optimizer)
     assert start.facts() == before
 
