@@ -10,17 +10,21 @@ import nbval.kernel  # type: ignore[import-untyped]
 import pytest
 from jupyter_client.manager import KernelManager
 
-from tests.suite import (
-    pytest_collection_modifyitems,
-    pytest_itemcollected,
-    pytest_xdist_make_scheduler,
-    set_environment,
-)
+from tests import suite
+from tests.suite import pytest_collection_modifyitems, pytest_xdist_make_scheduler
 from tests.warm_kernels import WarmKernels
 
-__all__ = ["pytest_collection_modifyitems", "pytest_itemcollected", "pytest_xdist_make_scheduler"]
+__all__ = ["pytest_collection_modifyitems", "pytest_xdist_make_scheduler"]
 
-set_environment()
+suite.set_environment()
+
+# Half of `quick`. All of it, with what Colab installs, is for tests/colab/test_versions.py.
+HALF = {"epochs": 2, "ramp_epochs": 1, "train_size": 300, "scan_size": 100}
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    suite.pytest_itemcollected(item)
+    item.output_timeout = 600  # type: ignore[attr-defined]  # nbval's 5 seconds are not enough everywhere
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -28,7 +32,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):
         folder = tempfile.TemporaryDirectory(prefix="labkit-kernels-")
         config.add_cleanup(folder.cleanup)
-        config.add_cleanup(WarmKernels(Path(folder.name)).close)  # called before the other
+        config.add_cleanup(WarmKernels(Path(folder.name), **HALF).close)  # called before the other
         os.environ["LABKIT_TEST_KERNELS"] = folder.name
     os.environ["JUPYTER_PATH"] = os.environ["LABKIT_TEST_KERNELS"]
     nbval.kernel.KernelManager = _WithoutPorts

@@ -3,6 +3,7 @@
 The kernel spec `warm` starts this file with a connection file. It hands its place (environment, folder,
 standard streams) to the warm process, which forks a kernel there, and waits for its end. The warm process is
 started when the first kernel asks for it, and ends with pytest. It imports what it needs when it needs it.
+Where it is told to, its kernels' experiments are smaller than `quick`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import socket
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
@@ -26,9 +28,13 @@ WARM = (
 
 
 class WarmKernels:
-    """A folder for JUPYTER_PATH with the kernel spec `name`; `close` ends what was started for it."""
+    """A folder for JUPYTER_PATH with the kernel spec `name`; `close` ends what was started for it.
 
-    def __init__(self, folder: Path, name: str = "warm") -> None:
+    sizes: what `quick` has instead of its own sizes in these kernels. Usual kernels know nothing of it.
+    """
+
+    def __init__(self, folder: Path, name: str = "warm", **sizes: int) -> None:
+        self._sizes = json.dumps(sizes)
         spec = folder / "kernels" / name / "kernel.json"
         spec.parent.mkdir(parents=True)
         command = [sys.executable, "-m", "ipykernel_launcher", "-f"]
@@ -49,7 +55,7 @@ class WarmKernels:
         asked, *_ = select.select([self._listener.fileno(), self._ending], [], [])
         if self._listener.fileno() in asked:
             descriptors = (self._listener.fileno(), self._ending)
-            command = [sys.executable, __file__, "serve", *map(str, descriptors)]
+            command = [sys.executable, __file__, "serve", *map(str, descriptors), self._sizes]
             self._process = subprocess.Popen(command, pass_fds=descriptors, stdin=subprocess.DEVNULL)
 
     def close(self) -> None:
@@ -81,7 +87,7 @@ def kernel(place: str, connection_file: str) -> None:
         warm.recv(1)  # its end
 
 
-def serve(listener: socket.socket, ending: int) -> None:
+def serve(listener: socket.socket, ending: int, sizes: dict[str, int]) -> None:
     """Fork a kernel for each connection until the other end of `ending` is closed."""
     for name in (
         "ipykernel.kernelapp",
@@ -94,6 +100,8 @@ def serve(listener: socket.socket, ending: int) -> None:
 
     for name in labkit.__all__:  # they are imported when they are asked for
         getattr(labkit, name)
+    profiles = labkit.profiles.PROFILES
+    profiles["quick"] = replace(profiles["quick"], **sizes)  # type: ignore[arg-type]
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     while listener.fileno() in select.select([listener.fileno(), ending], [], [])[0]:
         connection, _ = listener.accept()
@@ -135,4 +143,4 @@ if __name__ == "__main__":
     if sys.argv[1] == "kernel":
         kernel(*sys.argv[2:])
     else:
-        serve(socket.socket(fileno=int(sys.argv[2])), int(sys.argv[3]))
+        serve(socket.socket(fileno=int(sys.argv[2])), int(sys.argv[3]), json.loads(sys.argv[4]))

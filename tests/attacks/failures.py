@@ -58,7 +58,7 @@ CASES = [
     Case("a right answer, then an endless loop in its cell", GOOD + "\nwhile True: time.sleep(1)", points=NOTHING, kinds=TIMEOUT, seconds=SHORT),
     Case("no Python", "def prune_by_percentage(layer, q=70.0)\n    pass", points=NOTHING, kinds=("not answered",) * 2),
     Case("imports what is not there", "import tensorflow_probability_x\n" + GOOD, points=NOTHING),
-    Case("own endless loop before the answer", before="while True: pass", seconds=ENOUGH),
+    Case("own endless loop before the answer", before="import time\nwhile True: time.sleep(1)", seconds=ENOUGH),
     Case("own endless loop between the tests", between="while True: time.sleep(1)", seconds=ENOUGH),
     Case("own endless loop at the end", after="while True: time.sleep(1)", seconds=ENOUGH),
     Case("own cell that ends the process", before="import os\nos._exit(0)"),

@@ -22,16 +22,8 @@ from tests.warm_kernels import WarmKernels
 
 SECONDS = 300  # for anything: a busy machine starts a kernel and imports torch in half a minute
 
-# What each kernel runs first: experiments of a few pictures. What they come to is for nbval's tests to see.
-SMALLER = """\
-from dataclasses import replace
-from labkit import profiles
-
-profiles.PROFILES["quick"] = replace(
-    profiles.PROFILES["quick"],
-    epochs=2, ramp_epochs=1, batch_size=16, train_size=32, test_size=20, scan_size=10,
-)
-"""
+# Experiments of a few pictures. What they come to is for nbval's tests to see.
+FEW = {"epochs": 2, "ramp_epochs": 1, "batch_size": 16, "train_size": 32, "test_size": 20, "scan_size": 10}
 
 
 @contextlib.contextmanager
@@ -39,11 +31,9 @@ def served(folder: Path, scratch: Path) -> Iterator[str]:
     """JupyterLab's address, with `folder` served and nobody's settings; it ends with all that it started."""
     token = secrets.token_hex(16)
     home = scratch / "home"
-    startup = home / "ipython" / "profile_default" / "startup"
-    startup.mkdir(parents=True)
-    (startup / "smaller.py").write_text(SMALLER)
+    (home / "ipython").mkdir(parents=True)
     runtime = scratch / "runtime"
-    kernels = WarmKernels(scratch / "kernels", "python3")
+    kernels = WarmKernels(scratch / "kernels", "python3", **FEW)
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("JUPYTER", "LABKIT"))}
     environment = {
         **kept, "HOME": str(home), "IPYTHONDIR": str(home / "ipython"), "JUPYTER_NO_CONFIG": "1",

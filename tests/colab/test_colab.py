@@ -17,6 +17,7 @@ from labkit.grading import levels
 from tests.colab.lookalike import ROOT, Colab, start
 
 COURSE = ROOT / "notebooks"
+WHERE_IS_TORCH = "import torch; print(torch.__file__, torch.__version__)"
 PRUNING, FINETUNING = "01_percentile_pruning", "02_masked_finetuning"
 pytestmark = [
     pytest.mark.skipif(not levels.level().bubblewrap, reason="bubblewrap does not work here"),
@@ -54,20 +55,21 @@ def printed(notebook: dict[str, Any], cell_id: str) -> str:
     return "".join("".join(output.get("text", "")) for output in cell["outputs"])
 
 
-def test_a_student_goes_through_two_notebooks_and_hands_in(colab: Colab) -> None:
+@pytest.fixture(scope="module")
+def first(colab: Colab) -> dict[str, Any]:
+    """The first notebook, run. It has installed labkit, and nothing else."""
     assert colab.python("import labkit").returncode, "labkit is there before it was installed"
-    torch_before = colab.python("import torch; print(torch.__file__, torch.__version__)").stdout
+    torch_before = colab.python(WHERE_IS_TORCH).stdout
+    done = colab.run(answered(PRUNING))
+    assert colab.python(WHERE_IS_TORCH).stdout == torch_before
+    return done
 
-    first = colab.run(answered(PRUNING))
+
+def test_a_student_goes_through_two_notebooks_and_hands_in(colab: Colab, first: dict[str, Any]) -> None:
     assert printed(first, "colab-bootstrap") == ""
     assert "No GPU, so the experiments are small ones" in printed(first, "setup")
     assert "3 of 3 public checks passed" in printed(first, "test-prune-threshold")
-    where = colab.python(
-        "import labkit, torch; print(labkit.__file__); print(torch.__file__, torch.__version__)"
-    )
-    package, torch_after = where.stdout.splitlines()
-    assert package.startswith("/colab/env/")
-    assert torch_after == torch_before.strip()
+    assert colab.python("import labkit; print(labkit.__file__)").stdout.startswith("/colab/env/")
 
     # the first notebook is saved in the student's Drive; the second is opened in the same runtime
     saved = colab.drive / "Colab Notebooks" / f"Copy of {PRUNING}.ipynb"
@@ -83,6 +85,7 @@ def test_a_student_goes_through_two_notebooks_and_hands_in(colab: Colab) -> None
     assert receipt["notebooks"][PRUNING]["file"] == saved.name
 
 
+@pytest.mark.usefixtures("first")
 def test_long_runs_are_kept_in_drive_if_it_is_mounted(colab: Colab, tmp_path: Path) -> None:
     code = "import labkit; p = labkit.profile('full'); print(p.folder('02-one-shot')); print(p)"
     unmounted = Colab(tmp_path)
