@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -22,7 +24,7 @@ from labkit.grading.keeper import alive
 from labkit.grading.levels import Level
 from labkit.grading.sandbox import Limits
 from labkit.grading.verdicts import Graded
-from tests.attacks import cheats, failures, honest
+from tests.attacks import cheats, failures, honest, reaches
 from tests.attacks.case import COURSE, WRONG, WRONG_POINTS, Case
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="written for what Linux offers")
@@ -155,6 +157,7 @@ def test_what_one_leaves_in_shared_memory_is_gone_for_the_next(engine: Engine, t
 
 LEVELS = [
     Level(False, True, True, True),
+    Level(False, True, False, False),
     Level(False, False, True, True),
     Level(False, False, True, False),
     Level(True, False, False, False),
@@ -191,9 +194,26 @@ def test_every_level_grades_and_holds_what_it_promises(level: Level, tmp_path: P
             if case.name in chosen:
                 graded, _ = grade(engine, case, tmp_path / cheats_folder(case))
                 assert sum(points(graded)) <= WRONG_POINTS
-                network = level.namespaces or level.seccomp
-                if level.landlock and (network or case.name != "opens sockets"):
+                files, network = level.namespaces or level.landlock, level.namespaces or level.seccomp
+                if files and (network or case.name != "opens sockets"):
                     check_leaks(case, graded)
+        check_reach(engine, tmp_path)
+
+
+def check_reach(engine: Engine, folder: Path) -> None:
+    """What a cell gets at is announced, and what is announced of files and sockets is true."""
+    level = engine.level
+    with reaches.instructors(folder) as script:
+        outside = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+        assert reaches.reached(outside.stdout) == {reach.name for reach in reaches.REACHES}
+        graded, _ = grade(engine, Case("reaches", before=script), folder / "reaches")
+    assert points(graded) == (5.0, 5.0)
+    got = reaches.reached("".join(output.get("text", "") for output in graded.outputs["own-cell-2"]))
+    announced = {reach.name for reach in reaches.REACHES if reach.announced(level)}
+    assert got <= announced
+    if level == Level(False, False, True, True) and os.getuid() != 0:  # who becomes nobody may do less
+        files = {reach.name for reach in reaches.REACHES if reaches.METADATA in reach.said}
+        assert got >= {*files, "connects to a unix socket"}
 
 
 def cheats_folder(case: Case) -> str:

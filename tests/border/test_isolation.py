@@ -85,7 +85,10 @@ def level() -> Level:
         ("unshare", errno.EPERM, "namespaces: Operation not permitted"),
         ("unshare", errno.ENOSPC, "namespaces: No space left on device"),
         ("mount", errno.EACCES, "disks in memory: Permission denied"),
+        ("mount_setattr", errno.EPERM, "a root of its own: Operation not permitted"),
+        ("pivot_root", errno.EINVAL, "a root of its own: Invalid argument"),
         ("keyctl", errno.EDQUOT, "session keyring: Disk quota exceeded"),
+        ("capset", errno.EPERM, "capabilities: Operation not permitted"),
         ("landlock_restrict_self", errno.EPERM, "landlock: Operation not permitted"),
         ("seccomp", errno.EPERM, "system-call filter: Operation not permitted"),
     ],
@@ -103,7 +106,7 @@ def test_where_nothing_is_refused_it_runs_with_every_step_taken(level: Level, ke
     header, _ = student.control.receive()
     student.stop()
     header.pop("sizes")
-    assert header == {"file": "EACCES", "socket": "EPERM", "disk": "EFBIG", "parent": "1"}
+    assert header == {"file": "ENOENT", "socket": "EPERM", "disk": "EFBIG", "parent": "1"}
 
 
 @pytest.mark.parametrize(("call", "reason"), [("keyctl", errno.ENOSYS), ("keyctl", errno.EPERM)])
@@ -111,6 +114,77 @@ def test_keyrings_that_nobody_has_are_no_reason_to_stop(
     call: str, reason: int, level: Level, keep: Keeper
 ) -> None:
     Student(keep(level, lambda: refuse_call(call, reason)), 1, LIMITS).stop()
+
+
+RIGHTS = """
+import ctypes, socket, struct, sys, tempfile
+from pathlib import Path
+from labkit.grading import kernel_calls, sandbox
+libc = ctypes.CDLL(None)
+def rights():
+    sets = ctypes.create_string_buffer(24)
+    libc.capget(struct.pack("=Ii", 0x20080522, 0), sets)
+    given = sum(bin(word).count("1") for word in struct.unpack("=6I", sets.raw))
+    return given + sum(libc.prctl(23, number, 0, 0, 0) == 1 for number in range(64))
+def named():
+    try:
+        socket.sethostname("mine")
+        return "named"
+    except PermissionError:
+        return "refused"
+sandbox.enter_namespaces(Path(tempfile.mkdtemp()), sandbox.Limits())
+print(rights() > 80, named())
+kernel_calls.drop_capabilities()
+print(rights(), named())
+"""
+
+
+def test_rights_that_namespaces_give_are_given_up(level: Level) -> None:
+    command = [sys.executable, "-c", RIGHTS]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert said.splitlines() == ["True named", "0 refused"]
+
+
+ROOT = """
+import os, sys, tempfile
+from pathlib import Path
+from labkit.grading import own_root, sandbox
+folder, shown = Path(tempfile.mkdtemp()), Path(sys.argv[1])
+sandbox.enter_namespaces(folder, sandbox.Limits())
+own_root.enter(folder, [shown / "folder", shown / "file", shown / "none"], [folder])
+print([str(path) for path in sorted(Path("/").rglob("*")) if path.name != "hidden"])
+for action in (
+    lambda: (folder / "mine").write_text("x"),
+    lambda: (shown / "file").read_text(),
+    lambda: (shown / "file").chmod(0o777),
+    lambda: os.utime(shown / "folder" / "inner"),
+    lambda: (shown / "folder" / "new").touch(),
+    lambda: Path("/new").touch(),
+    lambda: (shown / "secret").read_text(),
+):
+    try:
+        print(action())
+    except OSError as error:
+        print(error.strerror)
+print(os.listdir(folder))
+"""
+
+
+def test_a_root_of_its_own_has_what_was_listed_and_only_to_read(level: Level, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    for name in ("folder/inner", "file", "secret"):
+        (tmp_path / name).write_text(name)
+    command = [sys.executable, "-c", ROOT, str(tmp_path)]
+    listed, *tried, left = subprocess.run(
+        command, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    for name in ("folder/inner", "file"):
+        assert str(tmp_path / name) in listed
+    assert "secret" not in listed and "/usr" not in listed and "/proc" not in listed
+    read_only = "Read-only file system"
+    assert tried == ["1", "file", read_only, read_only, read_only, read_only, "No such file or directory"]
+    assert left == "['mine']"
+    assert (tmp_path / "file").stat().st_mode & 0o777 != 0o777
 
 
 SENTENCE = """
@@ -140,3 +214,16 @@ def test_the_sentence_says_what_was_tried_and_worked(
     assert ("system-call filter" in said) is ("seccomp" not in calls)
     assert ("make every system call" in said) is (gap is not None)
     assert ("namespaces" in said) is ("unshare" not in calls)
+
+
+def test_without_a_root_of_its_own_there_are_no_namespaces_but_in_bubblewrap(level: Level) -> None:
+    code = """
+import errno
+from labkit.grading.levels import possible_steps
+from tests.border.outer import refuse_call
+refuse_call("mount_setattr", errno.ENOSYS)  # before Linux 5.12
+print(*possible_steps())
+print(*possible_steps(in_bubblewrap=True))
+"""
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert said.splitlines() == ["landlock seccomp", "namespaces landlock seccomp"]
