@@ -2,6 +2,7 @@
 
     python benchmarks/attack_table.py                          # labkit's engine only: four minutes
     python benchmarks/attack_table.py --nbgrader --only fork   # nbgrader's column too, of some cases
+    python benchmarks/attack_table.py --nbgrader-of docs/ATTACKS.md    # that column as it stands in a table
 
 Writes a Markdown table. nbgrader runs a case in its own process with nothing around it, so here it runs in
 bubblewrap as nobody: own processes, no network, little memory and disk, and a time limit for the notebook.
@@ -141,6 +142,12 @@ def nbgrader(course: Path, case: Case | Inside, folder: Path, handed_in: Path) -
     return f"{float(done.stdout.split()[-1]):g}" if done.stdout.split() else "no score"
 
 
+def column_of(table: Path) -> dict[str, str]:
+    """Case -> what a table that was written earlier says of nbgrader."""
+    rows = [line.strip("| \n").split(" | ") for line in table.read_text(encoding="utf-8").splitlines()]
+    return {row[1]: row[3] for row in rows if len(row) == 4}
+
+
 def write(path: Path, rows: Sequence[Sequence[str]], level: str) -> None:
     """The table so far: an hour is long enough to be interrupted."""
     head = ["group", "case", "here", "nbgrader"][: len(rows[0])]
@@ -153,7 +160,9 @@ def main() -> None:
     parser.add_argument("--nbgrader", action="store_true", help="also with stock nbgrader: an hour")
     parser.add_argument("--only", default="", help="cases whose name has this in it")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "ATTACKS.md")
+    parser.add_argument("--nbgrader-of", type=Path, help="take nbgrader's column from this table")
     arguments = parser.parse_args()
+    known = column_of(arguments.nbgrader_of) if arguments.nbgrader_of else None
     if arguments.nbgrader and not levels.level().bubblewrap:
         parser.error("--nbgrader needs bubblewrap: without it these cases would harm this machine")
     rows: list[list[str]] = []
@@ -164,6 +173,8 @@ def main() -> None:
             row = [group, case.name.replace("|", "\\|"), labkit(engine, case, handed_in)]
             if course is not None:
                 row.append(nbgrader(course, case, Path(scratch) / f"nbgrader{number}", handed_in))
+            elif known is not None:
+                row.append(known.get(row[1], "not run"))
             rows.append(row)
             print(json.dumps(row), flush=True)
             write(arguments.out, rows, engine.level.sentence)
