@@ -135,12 +135,24 @@ def test_the_wrong_answer_itself_is_worth_what_the_cheats_are_measured_by(
     assert attempts == []
 
 
-def test_an_error_message_carries_200_characters_at_most(engine: Engine, tmp_path: Path) -> None:
-    answer = cheats.in_answer("raise ValueError(str(layer.weight.tolist()))")
-    graded, _ = grade(engine, Case("leaks by its error", answer), tmp_path)
-    for verdict in graded.verdicts:
-        for check in verdict.checks:
-            assert len(check.message) < 400
+FORGES = """\
+from labkit.grading import worker
+def told(error):
+    return {"raised": ["~" * 90, "ValueError"], "message": "~" * 5000, "line": [1, "~" * 5000]}
+worker._raised = told
+"""
+
+
+@pytest.mark.parametrize(
+    ("body", "head"), [("raise ValueError('~' * 5000)", ""), ("raise ValueError", FORGES)]
+)
+def test_200_characters_of_a_students_words_come_with_an_error(
+    body: str, head: str, engine: Engine, tmp_path: Path
+) -> None:
+    graded, _ = grade(engine, Case("leaks by its error", cheats.in_answer(body, head)), tmp_path)
+    said = [check.message for verdict in graded.verdicts for check in verdict.checks if "~" in check.message]
+    assert said
+    assert all(150 < message.count("~") <= 200 for message in said)
     assert sum(points(graded)) == 0
 
 

@@ -50,10 +50,14 @@ def serve() -> Iterator[Serve]:
         return children[-1][1]
 
     def start(
-        *functions: Any, seconds: float = 120.0, reference: Any = None, words: str | None = None
+        *functions: Any,
+        seconds: float = 120.0,
+        reference: Any = None,
+        words: str | None = None,
+        **named: Any,
     ) -> Any:
         """reference: the function that stands in, whatever is asked for. words: all that the student wrote."""
-        names = {function.__name__: function for function in functions}
+        names = {function.__name__: function for function in functions} | named
 
         def serve_calls(channel: Channel) -> None:
             _Reference.calls = _Calls(channel, names)

