@@ -340,7 +340,7 @@ def _output(verdict: Verdict) -> list[dict[str, Any]]:
     printed = [stream(verdict.printed)] if verdict.printed else []
     if verdict.sentence:
         return [*printed, _error(verdict.kind, verdict.sentence)]
-    result = {"output_type": "execute_result", "execution_count": None, "metadata": {}}
+    result: dict[str, Any] = {"output_type": "execute_result", "execution_count": None, "metadata": {}}
     return [*printed, result | {"data": {"text/plain": repr(verdict.points)}}]
 
 
