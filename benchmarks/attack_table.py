@@ -52,8 +52,8 @@ Made by `benchmarks/attack_table.py`; the cases are real notebooks, built from t
 Isolation: {level}. *nbgrader*: the points of stock `nbgrader autograde` on the same file, each in a sandbox \
 of its own, for it has none{origin}; *no end* where it had not ended within {SECONDS} seconds, *no score* \
 where none was written. A cheat stands on an answer that is half right, worth 5 points here, or on a wrong \
-one: more than that would be gained. Points do not say what was read on the way: here neither tests nor other \
-people's work can be reached.
+one: more than that would be gained. Points do not say what was read on the way: here neither tests nor \
+other people's work can be reached.
 
 Memory is tried apart from notebooks as well: `tests/attacks/test_memory.py` takes it in every way that we \
 know. What no process shows (files without a place that are closed or in flight, what is left of a shared \
