@@ -28,7 +28,7 @@ from tests.attacks import inside, probes, reaches  # noqa: E402
 from tests.attacks.case import COURSE, GOOD  # noqa: E402
 from tests.attacks.inside import Inside  # noqa: E402
 
-LIMITS = Limits(cell_seconds=20.0, memory=2**29)
+LIMITS = Limits(cell_seconds=60.0, memory=2**29)
 NOTEBOOKS = [*inside.HOGS, *inside.TOUCHES, *inside.BELIEVED]
 Column = dict[str, str]
 
@@ -71,7 +71,7 @@ def at(level: Level, folder: Path) -> Column:
             reached = reaches.reached(shown(engine, script, folder / "reaches"))
         column = told(reached, shown(engine, probes.script(), folder / "probes"))
         for number, case in enumerate(NOTEBOOKS):
-            engine.limits = replace(LIMITS, cell_seconds=min(LIMITS.cell_seconds, case.seconds))
+            engine.limits = replace(LIMITS, cell_seconds=case.seconds)
             graded = engine.grade(case.job(folder / str(number))[0])
             kinds = {one.kind for one in graded.verdicts} - {"passed", "partial", "failed"}
             said = ["own cell: " + last_line(graded.outputs.get("own-0", []))] if case.own else []
@@ -83,7 +83,7 @@ def told(reached: set[str], printed: str) -> Column:
     """The rows of single tries. A probe has worked that ended as it does without a sandbox."""
     column = {reach.name: "yes" if reach.name in reached else "no" for reach in reaches.REACHES}
     found = probes.found(printed)
-    works = [probe.name for probe in probes.PROBES if found[probe.name] in (probes.WORKS, *probe.works)]
+    works = [probe.name for probe in probes.PROBES if found.get(probe.name) in (probes.WORKS, *probe.works)]
     column[f"system calls, of {len(probes.PROBES)}"] = f"{len(works)}"
     return column
 

@@ -40,7 +40,7 @@ GROUPS: dict[str, Sequence[Case | Inside]] = {
     "cheats": [*cheats.CASES, *cheats.PAYLOADS],
     "who has read the grader": inside.CASES,
 }
-LIMITS = Limits(cell_seconds=4.0, memory=2**30)
+LIMITS = Limits(cell_seconds=15.0, memory=2**30)
 SECONDS, BYTES, DISK, PROCESSES = 90, 6 * 2**30, 2**28, 256  # for nbgrader's notebook
 TEXT = """\
 # Attacks, damage and honest oddities

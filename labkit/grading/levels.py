@@ -63,7 +63,8 @@ class Level:
         if not (apart or self.seccomp):
             gaps.append("open network connections")
         if self.landlock and not apart:
-            gaps.append("see whether your files exist, and change their modes and times")
+            gaps.append("see whether your files exist")
+            gaps.append("change their modes and times")
             gaps.append("connect to your unix sockets")
             gaps.append("stop your other programs (before Linux 6.12)")
         if self.bubblewrap and not self.landlock:
@@ -74,7 +75,11 @@ class Level:
             gaps.append("make every system call")
         if self.memory == "watched in part":
             gaps.append("take more memory than its limit")
-        return "a student's code could " + " and ".join(gaps) + " (see labkit doctor)" if gaps else ""
+        if not gaps:
+            return ""
+        *first, last = gaps
+        told = " and ".join([*([", ".join(first)] if first else []), last])
+        return f"a student's code could {told} (see labkit doctor)"
 
     @property
     def advice(self) -> list[str]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from labkit.grading.levels import Level
 
 FILES = "read and change every file"
-METADATA = "see whether your files exist, and change their modes and times"
+METADATA = "see whether your files exist, change their modes and times"
 SOCKETS, NETWORK, PROGRAMS = "your unix sockets", "network connections", "stop your other programs"
 
 

@@ -218,6 +218,26 @@ def test_the_sentence_says_what_was_tried_and_worked(
     assert ("namespaces" in said) is ("unshare" not in calls)
 
 
+@pytest.mark.parametrize(
+    ("level", "is_open"),
+    [
+        (Level(True, True, True, True), ""),
+        (Level(False, True, True, True), ""),
+        (
+            Level(False, True, False, False),
+            "a student's code could make every system call (see labkit doctor)",
+        ),
+        (
+            Level(False, False, True, True),
+            "a student's code could see whether your files exist, change their modes and times, connect to your "
+            "unix sockets and stop your other programs (before Linux 6.12) (see labkit doctor)",
+        ),
+    ],
+)
+def test_what_is_open_is_one_sentence(level: Level, is_open: str) -> None:
+    assert level.open == is_open
+
+
 def test_without_a_root_of_its_own_there_are_no_namespaces_but_in_bubblewrap(level: Level) -> None:
     code = """
 import errno
