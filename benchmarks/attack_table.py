@@ -2,6 +2,7 @@
 
     python benchmarks/attack_table.py                          # labkit's engine only: four minutes
     python benchmarks/attack_table.py --nbgrader --only fork   # nbgrader's column too, of some cases
+    python benchmarks/attack_table.py --nbgrader-of docs/ATTACKS.md    # that column as it stands in a table
 
 Writes a Markdown table. nbgrader runs a case in its own process with nothing around it, so here it runs in
 bubblewrap as nobody: own processes, no network, little memory and disk, and a time limit for the notebook.
@@ -39,7 +40,7 @@ GROUPS: dict[str, Sequence[Case | Inside]] = {
     "cheats": [*cheats.CASES, *cheats.PAYLOADS],
     "who has read the grader": inside.CASES,
 }
-LIMITS = Limits(cell_seconds=4.0, memory=2**30)
+LIMITS = Limits(cell_seconds=15.0, memory=2**30)
 SECONDS, BYTES, DISK, PROCESSES = 90, 6 * 2**30, 2**28, 256  # for nbgrader's notebook
 TEXT = """\
 # Attacks, damage and honest oddities
@@ -49,10 +50,17 @@ Made by `benchmarks/attack_table.py`; the cases are real notebooks, built from t
 
 *here*: points, what else than passed or failed there was, and *told* where the instructor hears of it. \
 Isolation: {level}. *nbgrader*: the points of stock `nbgrader autograde` on the same file, each in a sandbox \
-of its own, for it has none; *no end* where it had not ended within {SECONDS} seconds, *no score* where none \
-was written. A cheat stands on an answer that is half right, worth 5 points here, or on a wrong one: more \
-than that would be gained. Points do not say what was read on the way: here neither tests nor other \
-people's work can be reached.
+of its own, for it has none{origin}; *no end* where it had not ended within {SECONDS} seconds, *no score* \
+where none was written. A cheat stands on an answer that is half right, worth 5 points here, or on a wrong \
+one: more than that would be gained. Points do not say what was read on the way: here neither tests nor \
+other people's work can be reached.
+
+Memory is tried apart from notebooks as well: `tests/attacks/test_memory.py` takes it in every way that we \
+know. What no process shows (files without a place that are closed or in flight, what is left of a shared \
+mapping, System V's objects, pages that only a pipe holds) is refused; the same code without the filter \
+gets the memory, and the watch does not see it. What can be taken (pages of many processes, of orphans, \
+behind an ended first thread; page tables, mappings, unread messages) is seen. \
+`tests/attacks/test_cgroups.py` does the same in a control group; it needs a system that lets it make one.
 
 Single system calls are tried in `tests/attacks/test_system_calls.py`: network sockets, io_uring, \
 userfaultfd, bpf, keys, ptrace, the memory of processes, mounts, namespaces and more. Each is tried three \
@@ -61,12 +69,10 @@ be refused. If the first does not work either, for lack of rights or in this ker
 as skipped, for then a refusal shows nothing. `tests/border/calls` says for every call number of x86-64 \
 and aarch64 what the filter answers, and a test reads the same from the filter's program.
 
-Memory is tried apart from notebooks as well: `tests/attacks/test_memory.py` takes it in every way that we \
-know. What no process shows (files without a place that are closed or in flight, what is left of a shared \
-mapping, System V's objects, pages that only a pipe holds) is refused; the same code without the filter \
-gets the memory, and the watch does not see it. What can be taken (pages of many processes, of orphans, \
-behind an ended first thread; page tables, mappings, unread messages) is seen. \
-`tests/attacks/test_cgroups.py` does the same in a control group; it needs a system that lets it make one.
+What is the instructor's (files, sockets, processes) is tried with `tests/attacks/reaches.py`, without any \
+sandbox, where all of it works, and at every level: what a cell gets at there must be among what the head \
+of the run says is open. `benchmarks/attack_levels.py` prints the same as a table of levels. Folders that \
+would stop a class and headings that take formgrader's score field are tried in `tests/grader`.
 
 """.replace("{SECONDS}", str(SECONDS))
 # runs in bubblewrap: takes a course of one student and one notebook, says the notebook's score
@@ -141,11 +147,17 @@ def nbgrader(course: Path, case: Case | Inside, folder: Path, handed_in: Path) -
     return f"{float(done.stdout.split()[-1]):g}" if done.stdout.split() else "no score"
 
 
-def write(path: Path, rows: Sequence[Sequence[str]], level: str) -> None:
+def column_of(table: Path) -> dict[str, str]:
+    """Case -> what a table that was written earlier says of nbgrader."""
+    rows = [line.strip("| \n").split(" | ") for line in table.read_text(encoding="utf-8").splitlines()]
+    return {row[1]: row[3] for row in rows if len(row) == 4}
+
+
+def write(path: Path, rows: Sequence[Sequence[str]], level: str, origin: str = "") -> None:
     """The table so far: an hour is long enough to be interrupted."""
     head = ["group", "case", "here", "nbgrader"][: len(rows[0])]
     lines = [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows)]
-    path.write_text(TEXT.format(level=level) + "\n".join(lines) + "\n", encoding="utf-8")
+    path.write_text(TEXT.format(level=level, origin=origin) + "\n".join(lines) + "\n", encoding="utf-8")
 
 
 def main() -> None:
@@ -153,7 +165,9 @@ def main() -> None:
     parser.add_argument("--nbgrader", action="store_true", help="also with stock nbgrader: an hour")
     parser.add_argument("--only", default="", help="cases whose name has this in it")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "ATTACKS.md")
+    parser.add_argument("--nbgrader-of", type=Path, help="take nbgrader's column from this table")
     arguments = parser.parse_args()
+    known = column_of(arguments.nbgrader_of) if arguments.nbgrader_of else None
     if arguments.nbgrader and not levels.level().bubblewrap:
         parser.error("--nbgrader needs bubblewrap: without it these cases would harm this machine")
     rows: list[list[str]] = []
@@ -164,9 +178,11 @@ def main() -> None:
             row = [group, case.name.replace("|", "\\|"), labkit(engine, case, handed_in)]
             if course is not None:
                 row.append(nbgrader(course, case, Path(scratch) / f"nbgrader{number}", handed_in))
+            elif known is not None:
+                row.append(known.get(row[1], "not run"))
             rows.append(row)
             print(json.dumps(row), flush=True)
-            write(arguments.out, rows, engine.level.sentence)
+            write(arguments.out, rows, engine.level.sentence, ", in an earlier run" if known else "")
 
 
 if __name__ == "__main__":

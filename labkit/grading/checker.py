@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import io
+import json
 import linecache
 import os
 import random
@@ -18,7 +19,7 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from multiprocessing.connection import Connection, answer_challenge, deliver_challenge
@@ -34,7 +35,7 @@ from labkit.grading import answered, kernel_calls, sandbox
 from labkit.grading.channel import ChannelError, Malformed, TimedOut
 from labkit.grading.engine import broken_off
 from labkit.grading.levels import Level
-from labkit.grading.outputs import Budget, safe_outputs, safe_text
+from labkit.grading.outputs import Budget, safe_outputs, safe_text, stream
 from labkit.grading.remote import Calls, Lost
 from labkit.grading.sandbox import IsolationError, Limits
 from labkit.grading.stand_in import StandIns
@@ -54,28 +55,24 @@ def answer(connection: Connection, key: bytes, level: Level, readable: Sequence[
     answer_challenge(connection, key)
     where, job, limits = connection.recv()
     try:
+        sandbox.limit_memory(2 * limits.memory)  # while /proc says how much this process has
         sandbox.confine_tests(level, readable)
-        _limit_self(limits)
+        _limit_time()
         graded = Checker(job, lambda tests: Student(where, tests, limits), limits).grade()
     except IsolationError as error:
         graded = broken_off(job, str(error))
     connection.send_bytes(answered.written(graded))
 
 
-def _limit_self(limits: Limits) -> None:
-    """What a student's code hands out may make a test grow, or go on for ever: not past these."""
+def _limit_time() -> None:
+    """What a student's code hands out may make a test go on for ever: not past this."""
     with contextlib.suppress(OSError, AttributeError):
         kernel_calls.die_with_parent()
-    sandbox.limit_memory(2 * limits.memory)
     with contextlib.suppress(OSError, ValueError):  # what keeps Python's own lock lets no timer through
         resource.setrlimit(resource.RLIMIT_CPU, (SECONDS_FOR_NOTEBOOK, SECONDS_FOR_NOTEBOOK + 5))
     end = threading.Timer(SECONDS_FOR_NOTEBOOK, os._exit, (1,))
     end.daemon = True
     end.start()
-
-
-def _tests(job: Job) -> list[Cell]:
-    return [cell for cell in job.cells if cell.kind == "test"]
 
 
 class Checker:
@@ -84,7 +81,7 @@ class Checker:
     def __init__(self, job: Job, start: Callable[[int], Student], limits: Limits) -> None:
         """start: a new process for students' code that will be called from so many test cells."""
         self._job, self._limits = job, limits
-        self._start = partial(start, len(_tests(job)))
+        self._start = partial(start, sum(cell.kind == "test" for cell in job.cells))
         self._stand_ins = StandIns(partial(start, 0), job.reference)
         self._outputs: dict[str, list[dict[str, Any]]] = {}
         self._budget = Budget()
@@ -97,7 +94,7 @@ class Checker:
 
     def grade(self) -> Graded:
         begin = time.perf_counter()
-        tests, verdicts = _tests(self._job), []
+        verdicts: list[Verdict] = []
         student: Student | None = None
         namespace: dict[str, Any] = {"__name__": "__main__"}
         siblings.reference = self._take
@@ -121,10 +118,9 @@ class Checker:
             self._stand_ins.stop()
             if student is not None:
                 student.stop()
-        assert len(verdicts) == len(tests)
         for verdict in verdicts:
             self._outputs[verdict.cell] = _output(verdict)
-        grade_ids = {cell.id: cell.grade_id or cell.id for cell in tests}
+        grade_ids = {cell.id: cell.grade_id or cell.id for cell in self._job.cells}
         return Graded(
             self._job.notebook,
             tuple(replace(verdict, cell=grade_ids[verdict.cell]) for verdict in verdicts),
@@ -148,24 +144,17 @@ class Checker:
     def _run_cells(self, student: Student, record: bool) -> bool:
         cell: Cell | None = None
         number, place = 0, None
-        deadline = time.monotonic() + self._limits.cell_seconds
         try:
-            student.control.send(
-                {"op": "start", "siblings": list(self._siblings)},
-                [text.encode() for text in self._siblings.values()],
-                deadline,
-            )
-            student.control.receive(deadline)
+            told = {"op": "start", "siblings": list(self._siblings)}
+            self._ask(student, told, self._siblings.values())
             for cell in self._job.cells:
                 if cell.id in self._lost:
                     number += cell.kind == "test"
                     continue
-                deadline = time.monotonic() + self._limits.cell_seconds
                 if cell.kind == "test":
                     if place is None:  # nothing was run since the last one
                         place = number
-                        student.control.send({"op": "snapshot", "number": place}, (), deadline)
-                        student.control.receive(deadline)
+                        self._ask(student, {"op": "snapshot", "number": place})
                     self._places[number] = place
                     number += 1
                     continue
@@ -175,18 +164,23 @@ class Checker:
                     continue
                 begin = time.monotonic()
                 try:
-                    student.control.send({"op": "cell"}, [cell.source.encode("utf-8", "replace")], deadline)
-                    header, _ = student.control.receive(deadline)
+                    header = self._ask(student, {"op": "cell"}, [cell.source])
                 finally:
                     self._own_seconds -= (time.monotonic() - begin) * (cell.kind == "own")
                 if record and cell.id not in self._outputs:
                     self._outputs[cell.id] = safe_outputs(header.get("outputs"), self._budget)
             cell = None
-            student.control.send({"op": "done"}, (), deadline)
+            student.control.send({"op": "done"}, (), time.monotonic() + self._limits.cell_seconds)
         except ChannelError as error:
             self._cell_lost(cell, error, student)
             return False
         return True
+
+    def _ask(self, student: Student, header: dict[str, Any], texts: Iterable[str] = ()) -> dict[str, Any]:
+        """What the student's process answers, within the seconds of a cell."""
+        deadline = time.monotonic() + self._limits.cell_seconds
+        student.control.send(header, [text.encode("utf-8", "replace") for text in texts], deadline)
+        return student.control.receive(deadline)[0]
 
     def _cell_lost(self, cell: Cell | None, error: ChannelError, student: Student) -> None:
         if isinstance(error, TimedOut):
@@ -220,7 +214,8 @@ class Checker:
             return verdict(kind, sentence=_sentence(why))  # type: ignore[arg-type]
         deadline = time.monotonic() + self._limits.cell_seconds
         channel = student.tests[self._places[number]]
-        calls = Calls(channel, deadline, self._stand_ins.ask, self._attempts.append, student.why_gone)
+        ask, tell = self._stand_ins.ask, self._attempts.append
+        calls = Calls(channel, deadline, ask, tell, student.why_gone, self._wrote)
         reports: list[engine.Report] = []
         _seed()
         for name in self._job.names:
@@ -242,6 +237,11 @@ class Checker:
         finally:
             engine.observer = None
         return self._scored(cell, value, _outcomes(reports), printed)
+
+    def _wrote(self, words: str) -> bool:
+        """Whether these words stand in the student's own cells, or in an earlier notebook of theirs."""
+        own = any(words in cell.source for cell in self._job.cells if cell.kind != "test")
+        return own or any(json.dumps(words)[1:-1] in text for text in self._job.siblings.values())
 
     def _why_undefined(self, name: str) -> tuple[VerdictKind, str]:
         """What became of the cell that should have defined `name`."""
@@ -337,16 +337,11 @@ def _sentence(text: str) -> str:
 
 def _output(verdict: Verdict) -> list[dict[str, Any]]:
     """What a test cell shows in the autograded notebook: what it printed, and points or an error."""
-    outputs: list[dict[str, Any]] = []
-    if verdict.printed:
-        outputs.append({"output_type": "stream", "name": "stdout", "text": verdict.printed})
+    printed = [stream(verdict.printed)] if verdict.printed else []
     if verdict.sentence:
-        return [*outputs, _error(verdict.kind, verdict.sentence)]
-    data = {"text/plain": repr(verdict.points)}
-    return [
-        *outputs,
-        {"output_type": "execute_result", "execution_count": None, "data": data, "metadata": {}},
-    ]
+        return [*printed, _error(verdict.kind, verdict.sentence)]
+    result: dict[str, Any] = {"output_type": "execute_result", "execution_count": None, "metadata": {}}
+    return [*printed, result | {"data": {"text/plain": repr(verdict.points)}}]
 
 
 def _error(kind: str, sentence: str) -> dict[str, Any]:

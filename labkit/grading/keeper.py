@@ -65,7 +65,8 @@ def keep(connection: socket.socket, level: Level, readable: Sequence[Path], grou
             writable = [folder, *(own_disks or [])]
             landlock = (readable, writable) if level.landlock else None
             hides = level.memory == "watched in part"
-            held = Confinement(folder, landlock, limits, level.seccomp, hides)
+            root = (readable, writable) if level.namespaces and not level.bubblewrap else None
+            held = Confinement(folder, limits, root, landlock, level.seccomp, hides)
             _first_process(descriptors, held, theirs, group)
         os.close(theirs)
         for descriptor in descriptors:
@@ -115,9 +116,15 @@ def _first_process(descriptors: Sequence[int], held: Confinement, reports: int, 
     """Process 1 of its namespace: when it ends, the kernel ends all others. It only waits for them."""
     if group:
         group.enter()
+    _close_all_but(reports, *descriptors)
     with contextlib.suppress(OSError, AttributeError):
         kernel_calls.die_with_parent()
         kernel_calls.adopt_orphans()
+    try:
+        sandbox.limit(held)
+    except IsolationError as error:
+        os.write(reports, refusal(error))
+        os._exit(1)
     if os.fork() == 0:
         status = 1
         try:
@@ -136,15 +143,19 @@ def _first_process(descriptors: Sequence[int], held: Confinement, reports: int, 
     os._exit(0)
 
 
-def _student(descriptors: Sequence[int], held: Confinement, reports: int) -> None:
-    from labkit.grading import worker
-
+def _close_all_but(*descriptors: int) -> None:
+    """These stay open, and standard error; nothing can be read from or written to the terminal."""
     nothing = os.open(os.devnull, os.O_RDWR)
     os.dup2(nothing, 0)
     os.dup2(nothing, 1)
-    keep = sorted([0, 1, 2, reports, *descriptors])
+    keep = sorted([0, 1, 2, *descriptors])
     for below, above in zip(keep, [*keep[1:], os.sysconf("SC_OPEN_MAX")], strict=True):
         os.closerange(below + 1, above)
+
+
+def _student(descriptors: Sequence[int], held: Confinement, reports: int) -> None:
+    from labkit.grading import worker
+
     os.environ.clear()
     os.environ.update(sandbox.environment(), HOME=str(held.folder), TMPDIR=str(held.folder))
     tempfile.tempdir = None  # it remembers the parent's

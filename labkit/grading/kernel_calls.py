@@ -1,4 +1,6 @@
-"""The few Linux system calls behind the sandbox that Python has no function for: namespaces, landlock, prctl.
+"""The few Linux system calls behind the sandbox that Python has no function for.
+
+Namespaces, mounts, capabilities, landlock, prctl.
 
 Every function raises OSError where the kernel says no, and AttributeError or OSError on other systems.
 """
@@ -8,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import struct
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -15,10 +18,14 @@ NEWNS, NEWUTS, NEWIPC = 0x00020000, 0x04000000, 0x08000000
 NEWUSER, NEWPID, NEWNET = 0x10000000, 0x20000000, 0x40000000
 
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE = 1, 4
+_PR_CAPBSET_READ, _PR_CAPBSET_DROP, _PR_CAP_AMBIENT, _CLEAR_ALL = 23, 24, 47, 4
+_CAPABILITIES_OF_64_BITS = 0x20080522
 _PR_SET_NO_NEW_PRIVS, _PR_SET_CHILD_SUBREAPER = 38, 36
 _KEYCTL, _JOIN_SESSION_KEYRING = {"x86_64": 250, "aarch64": 219}, 1
 _MADV_HUGEPAGE, _MADV_COLLAPSE, _HUGE = 14, 25, 1 << 21
 _MS_NOSUID_NODEV, _MS_REC_PRIVATE, _MNT_DETACH = 0x2 | 0x4, 0x4000 | 0x40000, 2
+_MS_BIND, _MS_REC = 0x1000, 0x4000
+_MOUNT_SETATTR, _RECURSIVE, _READ_ONLY_NOSUID = 442, 0x8000, 0x1 | 0x2
 
 # landlock's system calls have these numbers on every architecture
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
@@ -59,6 +66,44 @@ def mount_tmpfs(target: Path, megabytes: int) -> None:
 def unmount(target: Path) -> None:
     """Take away what `mount_tmpfs` put there."""
     _check(_libc().umount2(str(target).encode(), _MNT_DETACH))
+
+
+def bind(source: Path, target: Path, recursive: bool = False) -> None:
+    """Have a file or a folder at another place too; recursive: with all that is mounted below it."""
+    flags = _MS_BIND | (_MS_REC if recursive else 0)
+    _check(_libc().mount(str(source).encode(), str(target).encode(), None, flags, None))
+
+
+def make_read_only(place: Path) -> None:
+    """Whatever is mounted at this place and below it, as it is seen from our mount namespace (Linux 5.12)."""
+
+    class Attributes(ctypes.Structure):
+        _fields_ = [(name, ctypes.c_uint64) for name in ("set", "clear", "propagation", "user_namespace")]
+
+    wanted = Attributes(_READ_ONLY_NOSUID, 0, 0, 0)
+    size = ctypes.c_size_t(ctypes.sizeof(wanted))
+    path = str(place).encode()
+    _check(_libc().syscall(_MOUNT_SETATTR, -1, path, _RECURSIVE, ctypes.byref(wanted), size))
+
+
+def change_root(place: Path) -> None:
+    """Make what is mounted at this place all that this process and its children can see."""
+    os.chdir(place)
+    _check(_libc().pivot_root(b".", b"."))  # the old root now lies over the new one
+    _check(_libc().umount2(b".", _MNT_DETACH))
+    os.chdir("/")
+
+
+def drop_capabilities() -> None:
+    """Give up every right of root, those in a user namespace too, and the right to be given one."""
+    libc = _libc()
+    libc.prctl(_PR_CAP_AMBIENT, _CLEAR_ALL, 0, 0, 0)  # a kernel without them has none to clear
+    number = 0
+    while libc.prctl(_PR_CAPBSET_READ, number, 0, 0, 0) >= 0:  # up to the last one that it knows
+        libc.prctl(_PR_CAPBSET_DROP, number, 0, 0, 0)  # refused to whoever has none
+        number += 1
+    header, nothing = struct.pack("=Ii", _CAPABILITIES_OF_64_BITS, 0), bytes(24)
+    _check(libc.capset(header, nothing))
 
 
 def gather_in_huge_pages() -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -20,10 +19,14 @@ from typing import Literal
 import labkit
 from labkit.doctor import Finding
 from labkit.grading import cgroups, hidden_memory, kernel_calls, seccomp
-from labkit.grading.bubblewrap import bubblewrap, readable_paths
-from labkit.grading.sandbox import Limits, become_nobody, enter_namespaces, environment
+from labkit.grading.bubblewrap import bubblewrap, program, readable_paths
+from labkit.grading.sandbox import Limits, become_nobody, enter_namespaces, enter_root, environment
 
 STEPS = ("namespaces", "landlock", "seccomp")  # of a level, in the order in which they are entered
+INSTALL = (
+    "install bubblewrap (apt-get install bubblewrap, dnf install bubblewrap, "
+    "or without root: pip install 'labkit[sandbox]')"
+)
 Memory = Literal["held by the kernel", "watched", "watched in part"]
 
 
@@ -53,17 +56,17 @@ class Level:
     def open(self) -> str:
         """What a student's code could still do here; empty if nothing that matters."""
         gaps = []
-        if not (self.bubblewrap or self.landlock):
+        apart = self.bubblewrap or self.namespaces  # in a system of its own
+        if not (apart or self.landlock):
             gaps.append("read and change every file that you can")
-        if not (self.bubblewrap or self.namespaces or self.seccomp):
-            gaps.append("open network connections")
-        if not (self.bubblewrap or self.namespaces or self.landlock):
             gaps.append("stop your other programs")
-        if self.landlock and not self.bubblewrap:
-            gaps.append("change the modes and times of your files")
+        if not (apart or self.seccomp):
+            gaps.append("open network connections")
+        if self.landlock and not apart:
+            gaps.append("see whether your files exist")
+            gaps.append("change their modes and times")
             gaps.append("connect to your unix sockets")
-            if not self.namespaces:
-                gaps.append("stop your other programs (before Linux 6.12)")
+            gaps.append("stop your other programs (before Linux 6.12)")
         if self.bubblewrap and not self.landlock:
             gaps.append("exchange files with another student's code")
             if not self.namespaces:
@@ -72,28 +75,34 @@ class Level:
             gaps.append("make every system call")
         if self.memory == "watched in part":
             gaps.append("take more memory than its limit")
-        return "a student's code could " + " and ".join(gaps) + " (see labkit doctor)" if gaps else ""
+        if not gaps:
+            return ""
+        *first, last = gaps
+        told = " and ".join([*([", ".join(first)] if first else []), last])
+        return f"a student's code could {told} (see labkit doctor)"
 
     @property
     def advice(self) -> list[str]:
         """How to get the next level, a line each."""
-        lines = []
-        if not self.bubblewrap and sys.platform == "linux":
-            lines.append("install bubblewrap (apt-get install bubblewrap, dnf install bubblewrap)")
-        if not self.namespaces and sys.platform == "linux":
-            lines.append(
-                "allow user namespaces (sysctl user.max_user_namespaces, or Docker's --security-opt)"
-            )
-        if not self.landlock and sys.platform == "linux":
-            lines.append("a kernel from 5.13 on, with landlock switched on")
-        if not self.seccomp and sys.platform == "linux":
-            lines.append("a kernel with seccomp filters, on x86-64 or aarch64")
-        if self.memory == "watched in part" and sys.platform == "linux":
-            lines.append(
-                "a kernel with seccomp, or control groups (systemd-run --user --scope labkit grade ...)"
-            )
         if sys.platform != "linux":
-            lines.append("grade on Linux, or in a Linux container or virtual machine")
+            return ["grade on Linux, or in a Linux container or virtual machine"]
+        lines = []
+        if not self.bubblewrap:
+            found = program()
+            lines.append(f"{found} does not start, for which it needs user namespaces" if found else INSTALL)
+        if not self.namespaces:
+            lines.append(
+                "allow user namespaces (sysctl user.max_user_namespaces, or Docker's --security-opt); "
+                "without bubblewrap they need Linux 5.12"
+            )
+        if not self.landlock:
+            lines.append("use a kernel from 5.13 on, with landlock switched on")
+        if not self.seccomp:
+            lines.append("use a kernel with seccomp filters, on x86-64 or aarch64")
+        if self.memory == "watched in part":
+            lines.append(
+                "use a kernel with seccomp, or control groups (systemd-run --user --scope labkit grade ...)"
+            )
         return lines
 
 
@@ -108,14 +117,14 @@ def level() -> Level:
     """Try out what this system offers: where there is bubblewrap, inside of it."""
     inside = _steps_inside_bubblewrap()
     steps = possible_steps() if inside is None else inside
-    hidden = inside is not None or "landlock" in steps
+    hidden = inside is not None or "namespaces" in steps or "landlock" in steps
     return Level(inside is not None, *(step in steps for step in STEPS), memory=_memory(hidden))
 
 
-def possible_steps() -> list[str]:
+def possible_steps(in_bubblewrap: bool = False) -> list[str]:
     """Those of STEPS that can be entered from here, each tried in a process that then ends."""
     tries: dict[str, Callable[[], object]] = {
-        "namespaces": lambda: enter_namespaces(Path(tempfile.gettempdir()), Limits()),
+        "namespaces": lambda: _enter_namespaces(in_bubblewrap),
         "landlock": lambda: kernel_calls.landlock([Path("/")], []),
         "seccomp": _enter_filter_and_see,
     }
@@ -131,6 +140,13 @@ def _memory(hidden: bool) -> Memory:
     return "watched" if _in_child(hidden_memory.refuse_hidden_memory) else "watched in part"
 
 
+def _enter_namespaces(in_bubblewrap: bool) -> None:
+    folder = Path(tempfile.gettempdir())
+    own_disks = enter_namespaces(folder, Limits())
+    if not in_bubblewrap:
+        enter_root(folder, readable_paths([]), own_disks)
+
+
 def _enter_filter_and_see() -> None:
     seccomp.enter()
     with contextlib.suppress(PermissionError), socket.socket(socket.AF_INET):
@@ -139,9 +155,9 @@ def _enter_filter_and_see() -> None:
 
 def _steps_inside_bubblewrap() -> list[str] | None:
     """What works there; None if it is not installed or does not start."""
-    if shutil.which("bwrap") is None:
+    if program() is None:
         return None
-    code = "from labkit.grading.levels import possible_steps; print(*possible_steps())"
+    code = "from labkit.grading.levels import possible_steps; print(*possible_steps(True))"
     places = [str(Path(labkit.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
     done = subprocess.run(
         bubblewrap([sys.executable, "-c", code], readable_paths([])),

@@ -27,7 +27,7 @@ from labkit.grading.channel import Channel, ChannelError, Malformed, TimedOut
 from labkit.grading.outputs import safe_text
 from labkit.grading.plain import Decoder, Encoder
 
-MOST_MESSAGE = 2000
+MOST_WORDS = 200  # of an exception's name and message together: by these a student can learn of a test
 DRAW: tuple[Callable[[], object], ...] = (random.random, np.random.random_sample, lambda: torch.rand(()))
 MOST_ASKED = 10_000  # times that one call may ask for an earlier notebook's reference
 
@@ -63,7 +63,8 @@ class Calls:
     """The calls of one test cell.
 
     reference: has an earlier notebook's reference run in a process of its own, see `StandIns.ask`.
-    on_trouble: called with a sentence when something came that no honest process sends.
+    on_trouble: called with a sentence when something came that no honest process sends. wrote: whether words
+    stand in the student's own cells; others are not shown as the name of their function or as a line of it.
     """
 
     def __init__(
@@ -73,9 +74,11 @@ class Calls:
         reference: Ask,
         on_trouble: Callable[[str], None],
         why_gone: Callable[[], tuple[str, str]],
+        wrote: Callable[[str], bool],
     ) -> None:
         self._channel, self._deadline = channel, deadline
         self._reference, self._on_trouble, self._why_gone = reference, on_trouble, why_gone
+        self._wrote = wrote
         self._identities = arguments.Identities()
         self._number = 0
 
@@ -87,7 +90,8 @@ class Calls:
             for name in wanted:
                 told = header["names"][name]
                 if told["kind"] == "callable":
-                    found[name] = Remote(self, name, str(told["name"])[:100])
+                    called = str(told["name"])
+                    found[name] = Remote(self, name, called if self._wrote(called) else name)
                 elif told["kind"] == "value":
                     found[name] = Decoder(buffers).decode(told["value"])
         except (LookupError, TypeError, Malformed):
@@ -122,7 +126,7 @@ class Calls:
                 if drew is True:  # here the function would have moved this generator on
                     draw()
             if "raised" in answer:  # which says more than what it has left behind
-                raise _exception(answer)
+                raise _exception(answer, self._wrote)
             if rebuilt is not None:
                 raise rebuilt
             changes.expect_shapes(shapes)
@@ -145,7 +149,7 @@ class Calls:
             {"op": "backward", "call": number, "gradients": trees}, encoder.buffers
         )
         if "raised" in answer:
-            raise _exception(answer)
+            raise _exception(answer, self._wrote)
         try:
             values = [Decoder(received).decode(tree) for tree in answer["gradients"]]
         except (Malformed, LookupError, TypeError) as error:
@@ -251,13 +255,13 @@ def _pythons_own(name: str) -> type[Exception] | None:
     return kind if isinstance(kind, type) and issubclass(kind, Exception) else None
 
 
-def _exception(told: dict[str, Any]) -> BaseException:
+def _exception(told: dict[str, Any], wrote: Callable[[str], bool]) -> BaseException:
     """The exception that the student's code raised: of Python's own kind, or of one derived from that."""
     kinds, message, line = told["raised"], told.get("message", ""), told.get("line")
     if not isinstance(kinds, list) or not all(isinstance(kind, str) for kind in kinds) or not kinds:
         raise Malformed("an exception that is none")
     kinds = [safe_text(kind)[:100] for kind in kinds]
-    message = safe_text(message)[:MOST_MESSAGE]
+    message = safe_text(message)[: MOST_WORDS - len(kinds[0])]
     if kinds[0] == "MemoryError" or "allocate memory" in message or "not enough memory" in message:
         return Lost("out of memory", "it asked for more memory than there is")
     known = next((kind for name in kinds if (kind := _pythons_own(name)) is not None), RuntimeError)
@@ -272,6 +276,6 @@ def _exception(told: dict[str, Any]) -> BaseException:
             error = type(kinds[0], (RuntimeError,), says)()
     error.from_student = True  # type: ignore[attr-defined]
     match line:
-        case [int(number), str(text)] if 0 <= number < 2**31:
-            error.student_line = (number, safe_text(text)[:200])  # type: ignore[attr-defined]
+        case [int(number), str(text)] if 0 <= number < 2**31 and wrote(text):
+            error.student_line = (number, safe_text(text)[:MOST_WORDS])  # type: ignore[attr-defined]
     return error

@@ -1,8 +1,9 @@
 """What a process gives up before it runs, or looks at, what a student wrote.
 
-Always: limits on time, memory, files and processes, an empty folder, no environment. Where Linux has them:
-namespaces (own processes, no network, a small disk in memory), landlock (no file but Python's own) and
-filters of system calls. What a system has of these is found out in `levels`.
+Always: limits on time, memory, files and processes, an empty folder, no environment, no rights of root. Where
+Linux has them: namespaces (own processes, no network, a small disk in memory, a root with Python in it and
+nothing else), landlock (no file but Python's own) and filters of system calls. What a system has of these is
+found out in `levels`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from labkit.grading import hidden_memory, kernel_calls, seccomp
+from labkit.grading import hidden_memory, kernel_calls, own_root, seccomp
 
 if TYPE_CHECKING:
     from labkit.grading.levels import Level
@@ -26,7 +27,7 @@ SHARED_MEMORY = Path("/dev/shm")  # multiprocessing, and so a DataLoader's worke
 # not /dev/zero: pages of a shared mapping of it are in nobody's count
 DEVICES = ("/dev/null", "/dev/full", "/dev/random", "/dev/urandom")
 NOTHING = Path("/dev/null")
-Landlock = tuple[Sequence[Path], Sequence[Path]]  # what can be read, what can be written
+Places = tuple[Sequence[Path], Sequence[Path]]  # what can be read, what can be written
 NAMESPACES = (
     kernel_calls.NEWUSER | kernel_calls.NEWPID | kernel_calls.NEWNET
     | kernel_calls.NEWIPC | kernel_calls.NEWNS | kernel_calls.NEWUTS
@@ -73,15 +74,8 @@ def enter_namespaces(folder: Path, limits: Limits) -> list[Path]:
 
     IsolationError if any of it is refused.
     """
-    user, group = os.geteuid(), os.getegid()
     with _announced("namespaces"):
-        kernel_calls.unshare(NAMESPACES)
-        for file, text in (
-            ("setgroups", "deny"),
-            ("uid_map", f"{NOBODY} {user} 1"),
-            ("gid_map", f"{NOBODY} {group} 1"),
-        ):
-            Path(f"/proc/self/{file}").write_text(text)
+        _enter_as_nobody(NAMESPACES)
     own = [place for place in (folder, SHARED_MEMORY) if place.is_dir()]
     with _announced("disks in memory"):
         for place in own:
@@ -89,23 +83,42 @@ def enter_namespaces(folder: Path, limits: Limits) -> list[Path]:
     return own
 
 
+def enter_root(folder: Path, readable: Sequence[Path], writable: Sequence[Path]) -> None:
+    """Leave the system's files behind, see `own_root.enter`. IsolationError if any of it is refused."""
+    with _announced("a root of its own"):
+        own_root.enter(folder, [*readable, *map(Path, DEVICES)], writable)
+
+
+def _enter_as_nobody(namespaces: int) -> None:
+    user, group = os.geteuid(), os.getegid()
+    kernel_calls.unshare(namespaces)
+    for file, text in (
+        ("setgroups", "deny"),
+        ("uid_map", f"{NOBODY} {user} 1"),
+        ("gid_map", f"{NOBODY} {group} 1"),
+    ):
+        Path(f"/proc/self/{file}").write_text(text)
+
+
 @dataclass(frozen=True)
 class Confinement:
     """What the process that will run a student's code is held to.
 
-    folder: its own, where it starts. landlock: what may be read and what may be written; None to go without.
-    filtered: whether it enters the system-call filter. hides: whether it may have memory that none shows.
+    folder: its own, where it starts. root: what there is in a root of its own; landlock: what it may reach;
+    None to go without. filtered: whether it enters the system-call filter. hides: whether it may have memory
+    that none shows.
     """
 
     folder: Path
-    landlock: Landlock | None
     limits: Limits
+    root: Places | None
+    landlock: Places | None
     filtered: bool
     hides: bool = False
 
 
-def confine(held: Confinement) -> None:
-    """The last steps, in the process that will run a student's code. IsolationError if one is refused."""
+def limit(held: Confinement) -> None:
+    """What the student's process inherits from its parent. IsolationError if a step is refused."""
     limits = held.limits
     with contextlib.suppress(OSError):  # if memory ends in spite of all limits, this goes first
         Path("/proc/self/oom_score_adj").write_text("1000")
@@ -119,6 +132,12 @@ def confine(held: Confinement) -> None:
     ):
         with contextlib.suppress(ValueError, OSError):
             resource.setrlimit(kind, (most, most))
+    if held.root is not None:
+        enter_root(held.folder, *held.root)
+
+
+def confine(held: Confinement) -> None:
+    """The last steps, in the process that will run a student's code. IsolationError if one is refused."""
     os.chdir(held.folder)
     landlock = None
     if held.landlock is not None:
@@ -135,16 +154,22 @@ def confine_tests(level: Level, readable: Sequence[Path]) -> None:
     """
     if level.namespaces and not level.bubblewrap:  # which has done so for all of them
         with _announced("namespaces"):
-            kernel_calls.unshare(kernel_calls.NEWUSER | kernel_calls.NEWNET | kernel_calls.NEWIPC)
+            _enter_as_nobody(
+                kernel_calls.NEWUSER | kernel_calls.NEWNET | kernel_calls.NEWIPC | kernel_calls.NEWNS
+            )
+            kernel_calls.mount_tmpfs(Path.cwd(), own_root.MEGABYTES)
+        enter_root(Path.cwd(), readable, [])
     _give_up((readable, [NOTHING]) if level.landlock else None, level.seccomp, hides=True)
 
 
-def _give_up(landlock: Landlock | None, filtered: bool, hides: bool) -> None:
+def _give_up(landlock: Places | None, filtered: bool, hides: bool) -> None:
     """What this process and all that it starts can never have back. See `Confinement`."""
     if sys.platform == "linux":
         with _announced("session keyring"):
             kernel_calls.no_new_privileges()
             kernel_calls.forget_keys()
+        with _announced("capabilities"):
+            kernel_calls.drop_capabilities()
     if landlock is not None:
         readable, writable = landlock
         with _announced("landlock"):

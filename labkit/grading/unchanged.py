@@ -39,11 +39,14 @@ class Record:
     by_hand: str = ""
 
     def lines(self) -> list[str]:
-        """Everything that the instructor should know, a line each."""
+        """Everything that the instructor should know, a line each; one file may concern many notebooks."""
+        reasons: dict[str, list[str]] = {}
+        for name, why in sorted(self.not_graded.items()):
+            reasons.setdefault(why, []).append(name)
         return [
             *self.general,
             *(f"{name}: {note}" for name, notes in sorted(self.notes.items()) for note in notes),
-            *(f"{name}: not graded: {why}" for name, why in sorted(self.not_graded.items())),
+            *(f"{', '.join(names)}: not graded: {why}" for why, names in reasons.items()),
         ]
 
     def suspicions(self) -> list[str]:

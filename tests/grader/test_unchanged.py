@@ -144,3 +144,9 @@ def test_what_the_instructor_reads_is_in_order() -> None:
         "of the files", "01_a: first", "01_a: then", "02_b: second", "03_c: not graded: it is damaged",
     ]  # fmt: skip
     assert record.suspicions() == ["01_a: x", "02_b: y"]
+
+
+def test_a_file_that_concerns_many_notebooks_is_named_once() -> None:
+    damaged, large = "it may be in what was not opened: a.zip", "it is too large"
+    record = Record(not_graded={"03_c": damaged, "01_a": damaged, "02_b": large})
+    assert record.lines() == [f"01_a, 03_c: not graded: {damaged}", f"02_b: not graded: {large}"]
