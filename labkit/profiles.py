@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from labkit import arguments
 from labkit.checkpoints import load
 from labkit.datasets import ImageSet, cifar10, shapes10
 from labkit.errors import LabError
@@ -59,9 +60,10 @@ class Profile:
         device: torch.device | str | None = None,
     ) -> ResNet:
         """A fresh network with the trained floating-point weights, on the device that will run it."""
+        where = arguments.device(device) if device is not None else default_device()
         net = resnet20(bits=bits, symmetric=symmetric, quantizer=quantizer)
         net.load_state_dict(self.starting_weights())
-        return net.to(device if device is not None else default_device())
+        return net.to(where)
 
     def starting_weights(self) -> Mapping[str, Tensor]:
         """The state dict that every experiment starts from, on the CPU."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from labkit import download
+from labkit import download, paths
 from labkit.download import FILES, FOLDER, fetch_cifar10, find_cifar10, status
 from labkit.errors import LabError
 from labkit.transfer import Wanted
@@ -75,7 +75,7 @@ def test_labkits_own_folders_are_data_of_a_checkout_then_the_cache(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(download, "__file__", str(tmp_path / "labkit" / "download.py"))
-    monkeypatch.setattr(download.platformdirs, "user_cache_path", lambda name: tmp_path / name)
+    monkeypatch.setattr(paths.platformdirs, "user_cache_path", lambda name: tmp_path / name)
     assert download._own_folders() == [tmp_path / "labkit"]
     (tmp_path / "pyproject.toml").touch()
     assert download._own_folders() == [tmp_path / "data", tmp_path / "labkit"]

@@ -7,10 +7,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from platformdirs import user_cache_path
-
 from labkit.cluster import connect
 from labkit.errors import LabError
+from labkit.paths import user_cache
 from labkit.reproduce.experiments import EXPERIMENTS, Experiment, Finetuning
 from labkit.reproduce.jobs import Job, Outcome, Series, run
 from labkit.reproduce.records import Records
@@ -106,8 +105,7 @@ class Failures:
 
 def _on_worker(series: Series, job: Job, start: Outcome | None) -> Outcome:
     """The checkpoint stays on the worker's machine, so that a worker there goes on where another stopped."""
-    folder: Path = user_cache_path("labkit") / "reproduce" / f"{job.slug}-{job.key}"
-    return run(series, job, start, folder)
+    return run(series, job, start, user_cache() / "reproduce" / f"{job.slug}-{job.key}")
 
 
 def _trains(job: Job) -> bool:
