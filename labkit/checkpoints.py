@@ -27,7 +27,6 @@ from labkit.files import disguise, write_atomically
 from labkit.models import Quantizer, ResNet, resnet20
 from labkit.paths import shipped_data
 
-
 WRAPPERS = ("module.", "_orig_mod.")  # what DataParallel and torch.compile put before each name
 
 

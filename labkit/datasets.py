@@ -73,7 +73,9 @@ class ImageSet:
         Raises ArgumentError for positions of another kind, or beyond the last picture.
         """
         if isinstance(indices, int):
-            raise ArgumentError(f"subset takes a slice or positions: the first {indices} are slice({indices}).")
+            raise ArgumentError(
+                f"subset takes a slice or positions: the first {indices} are slice({indices})."
+            )
         try:
             return replace(self, images=self.images[indices], labels=self.labels[indices])
         except (IndexError, TypeError) as error:

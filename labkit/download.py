@@ -132,7 +132,11 @@ def status(root: str | Path | None = None) -> list[str]:
             lines.append(f"{place.home}: {ARCHIVE.name}, right, not unpacked yet")
         else:
             half = ARCHIVE.part(place.home)
-            kept = f"{half.stat().st_size / 1e6:.0f} of {ARCHIVE.size / 1e6:.0f} MB" if os.path.exists(half) else ""
+            kept = (
+                f"{half.stat().st_size / 1e6:.0f} of {ARCHIVE.size / 1e6:.0f} MB"
+                if os.path.exists(half)
+                else ""
+            )
             nothing = "nothing" if os.path.exists(place.home) else "does not exist"
             lines.append(f"{place.home}: " + (f"a half download, {kept}" if kept else nothing))
     lines.append(f"in use: {used}" if used else f"a download goes to {_place_for_download(root).home}")

@@ -36,11 +36,12 @@ class NotWritten(LabError, OSError):  # noqa: N818 (it says what became of the f
         return cls(error.errno, error.strerror or str(error), str(path))
 
 
-def trouble(error: OSError) -> str | None:
+def trouble_with_files(error: OSError) -> str | None:
     """A sentence for an error that the system is to blame for; None for one that may be a bug of ours."""
-    if error.errno not in REMEDIES or error.filename is None:
+    if error.errno not in REMEDIES:
         return None
-    return f"{error.filename} cannot be used ({error.strerror}). {REMEDIES[error.errno]}"
+    what = error.filename if error.filename is not None else "a file or this command's output"
+    return f"{what} cannot be used ({error.strerror}). {REMEDIES[error.errno]}"
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:

@@ -101,8 +101,6 @@ def compare(
     """
     if not isinstance(ours, Mapping):
         raise ArgumentError(f"ours should be a dict, row: accuracy, not {arguments.shown(ours)}.")
-    measured = {
-        str(row): arguments.number(value, f"the accuracy of {row!r}") for row, value in ours.items()
-    }
+    measured = {str(row): arguments.number(value, f"the accuracy of {row!r}") for row, value in ours.items()}
     report = report_table(table) if dataset == "CIFAR-10" else {}
     return Comparison(title or f"{table.replace('_', ' ')}, accuracy on {dataset}", measured, report)

@@ -130,8 +130,8 @@ class RunFolder:
             expect_writable(self.file)
         except NotWritten as error:
             raise LabError(
-                f"the run folder {self.file.parent} cannot be written ({error.strerror}). Name another one with "
-                "folder=... or LABKIT_RUNS, or train with folder=None, which keeps no checkpoint."
+                f"the run folder {self.file.parent} cannot be written ({error.strerror}). Name another one "
+                "with folder=... or LABKIT_RUNS, or train with folder=None, which keeps no checkpoint."
             ) from None
 
     def write(self, run: Run, net: nn.Module, optimizer: torch.optim.Optimizer) -> None:

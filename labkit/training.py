@@ -166,7 +166,8 @@ def train(
 ) -> Run:
     """Train `net` in place for `epochs`; at the end it holds the weights of its best epoch.
 
-    epoch_fn: one epoch, which steps the optimizer that it is given. before_epoch(net, epoch): called first in each epoch.
+    epoch_fn: one epoch, which steps the optimizer that it is given. before_epoch(net, epoch): called first
+        in each epoch.
     validation_set: chooses the best epoch if given; else `test_set` does (as the report did: say so
         where you quote it); with neither, the last epoch is kept.
     keep_best_from: epochs before this one are not candidates for the best.
@@ -252,8 +253,8 @@ def train(
             _check_finite(score, opt, epoch)
             if steps == before:
                 raise LabError(
-                    f"{_name_of(epoch_fn)} trained nothing in epoch {epoch}: it has to call optimizer.step() for "
-                    "each batch, with the optimizer that it is given."
+                    f"{_name_of(epoch_fn)} trained nothing in epoch {epoch}: for each batch it has to call step() "
+                    "of the optimizer that it is given."
                 )
             record = {"epoch": epoch, "lr": lr, **_named("train", score.result())}
             seconds = time.perf_counter() - started

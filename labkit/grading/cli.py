@@ -16,7 +16,14 @@ if TYPE_CHECKING:
 
     from labkit.grading.marks import Result
 
-Assignment = Annotated[str, typer.Argument(help="The assignment: a folder of source/.")]
+
+def _assignment(name: str) -> str:
+    from labkit.grading.settings import check_assignment
+
+    return check_assignment(name)
+
+
+Assignment = Annotated[str, typer.Argument(help="The assignment: a folder of source/.", callback=_assignment)]
 Course = Annotated[
     Path | None,
     typer.Option(
@@ -55,7 +62,8 @@ def new(
         str | None, typer.Option("--title", help="The heading.", show_default="made from the name")
     ] = None,
     assignment: Annotated[
-        str, typer.Option("--assignment", help="The folder of source/ that it goes to.")
+        str,
+        typer.Option("--assignment", help="The folder of source/ that it goes to.", callback=_assignment),
     ] = "compression",
     course: Course = None,
 ) -> None:
@@ -87,7 +95,7 @@ def release(
     """Make the students' notebooks from the source: solutions and hidden tests out, Colab cells in."""
     from rich.console import Console
 
-    from labkit.grading import reference, release, settings, tables
+    from labkit.grading import reference, release, sources, tables
 
     course = _course(course)
     console = Console(highlight=False)
@@ -107,8 +115,10 @@ def release(
         written = release.release(course, assignment)
         where = tables.shown(course / "release" / assignment)
         tables.print_line(console, f"{len(written)} notebooks written to {where}")
+        for name in sources.left_aside(course, assignment):
+            tables.print_line(console, f"{name} was left aside: give it a name of its own to release it")
     if score:
-        settings.source_notebooks(course, assignment)
+        sources.source_notebooks(course, assignment)
         runs = reference.run_notebooks(course / "source" / assignment, jobs)
         console.print(tables.runs_table(runs))
         if any(run.trouble or run.points < run.possible for run in runs):
@@ -180,6 +190,11 @@ def _grade(
 
     if sys.platform == "win32":
         raise LabError("grading needs Linux or macOS: on Windows run it in WSL (wsl --install).")
+    if sys.flags.optimize >= 2:
+        raise LabError(
+            "grading needs docstrings, the sentences of checks, which this Python drops: run it without "
+            "-OO, PYTHONOPTIMIZE unset."
+        )
     from labkit.grading.engine import Engine
     from labkit.grading.scratch import sweep
 
@@ -210,9 +225,13 @@ def _grade(
 def report(assignment: Assignment = "compression", course: Course = None) -> None:
     """Write a page about the class: distribution, hard checks, mended submissions, answers alike."""
     from labkit.grading.classreport import write_report
+    from labkit.grading.database import check_reachable, explained
     from labkit.grading.tables import shown
 
-    typer.echo(f"class report  {shown(write_report(_course(course), assignment))}")
+    course = _course(course)
+    check_reachable(course)
+    with explained(course):
+        typer.echo(f"class report  {shown(write_report(course, assignment))}")
 
 
 def demo(

@@ -106,16 +106,21 @@ def course_directory(course: Path, assignment: str, **traits: object) -> CourseD
     return CourseDirectory(config=course_settings(course), assignment_id=assignment, **traits)
 
 
-def source_notebooks(course: Path, assignment: str) -> list[Path]:
-    """The source notebooks of an assignment in order. Raises LabError if there are none."""
-    folder = course / "source" / assignment
-    found = sorted(folder.glob("*.ipynb"))
-    if not found:
+def check_assignment(name: str) -> str:
+    """An assignment's name, if it can be a folder's and nbgrader's. Raises LabError.
+
+    nbgrader looks for files by patterns, and builds patterns from the name.
+    """
+    refused = sorted(set(name) & set('+*?[]{}<>|:"\\/%#')) + ["an unprintable character"] * (
+        not name.isprintable()
+    )
+    if refused or name != name.strip() or name.strip(".") != name or not name:
+        why = f" ({' '.join(refused)})" if refused else ""
         raise LabError(
-            f"no notebooks in {folder}.\n"
-            f"Check the assignment's name ({assignment}) or name the course folder: --course FOLDER"
+            f"{name!r} cannot be the name of an assignment{why}.\n"
+            "Use letters, digits, -, _, and dots or spaces inside it, for the folder of source/ too."
         )
-    return found
+    return name
 
 
 def _stock(converter: type, trait: str) -> list[type]:
