@@ -160,7 +160,7 @@ def places(root: str | Path | None = None) -> list[Place]:
     given = (("root", root), ("LABKIT_DATA", os.environ.get("LABKIT_DATA")))
     named = [_named_folder(name, path) for name, path in given if path]
     own = [path.resolve() for path in _own_folders()]
-    at_home = [home] if (home := expanded("~/data")).is_absolute() else []
+    at_home = [home] if (home := Path(os.path.expanduser("~/data"))).is_absolute() else []
     usual = [Path("data").resolve(), *own, *at_home, Path("/content/data")]
     result = {home: Place(home, named=True) for home in named}
     for home in usual:

@@ -16,6 +16,7 @@ ELSEWHERE = "Name another place, or change who may write there."
 # What a system answers where its disk or the user's path is at fault, and never our code: what to do.
 REMEDIES = {
     errno.ENOSPC: "Free some space, or name another place.",
+    errno.EFBIG: "The system lets you write no larger file there: name another place.",
     errno.EDQUOT: "Your quota is used up: delete what you no longer need, or name another place.",
     errno.ENAMETOOLONG: "Name a shorter one.",
     errno.EIO: "The disk or network drive fails: try again, or name another place.",

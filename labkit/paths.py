@@ -15,13 +15,19 @@ _PACKAGE = Path(__file__).resolve().parent
 
 
 def expanded(path: str | os.PathLike[str]) -> Path:
-    """`path` with `~` as the user's home; as it is where the user has none, as in some containers."""
-    return Path(os.path.expanduser(path))  # Path.expanduser would raise
+    """`path` with `~` as the user's home. Raises LabError where the user has none, as in some containers."""
+    found = os.path.expanduser(path)
+    if found == "~" or found.startswith(("~/", "~\\")):
+        raise LabError(f"{found} cannot be found: this user has no home folder. Write the whole path.")
+    return Path(found)
 
 
 def user_cache() -> Path:
     """labkit's folder in the user's cache; among the temporary files where the user has no home."""
-    cache = platformdirs.user_cache_path("labkit")
+    try:
+        cache = platformdirs.user_cache_path("labkit")
+    except RuntimeError:
+        cache = Path()
     return cache if cache.is_absolute() else Path(tempfile.gettempdir()) / "labkit"
 
 

@@ -12,12 +12,14 @@ import copy
 import hashlib
 import io
 import json
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from labkit import arguments
 from labkit.checkpoints import weights_sha256
@@ -141,7 +143,8 @@ class RunFolder:
             self._kept, self._told = len(run.history), False
         except NotWritten as error:
             if not self._told:
-                print(f"{run.label} goes on without its checkpoint: {error}\n{self._last_good()}")
+                text = f"{run.label} goes on without its checkpoint: {error} {self._last_good()}"
+                tqdm.write(text, file=sys.stdout)  # above the bar
             self._told = True
 
     def _last_good(self) -> str:

@@ -253,8 +253,8 @@ def train(
             _check_finite(score, opt, epoch)
             if steps == before:
                 raise LabError(
-                    f"{_name_of(epoch_fn)} trained nothing in epoch {epoch}: for each batch it has to call step() "
-                    "of the optimizer that it is given."
+                    f"{_name_of(epoch_fn)} trained nothing in epoch {epoch}: for each batch it has to call "
+                    "step() of the optimizer that it is given."
                 )
             record = {"epoch": epoch, "lr": lr, **_named("train", score.result())}
             seconds = time.perf_counter() - started

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,10 +20,19 @@ if TYPE_CHECKING:
     from labkit.grading.marks import Result
 
 
-def _assignment(name: str) -> str:
-    from labkit.grading.settings import check_assignment
+PATTERNS = '+*?[]{}<>|:"\\/%#'  # what nbgrader, an address or a file system reads as something else
 
-    return check_assignment(name)
+
+def _assignment(name: str) -> str:
+    """An assignment's name, if it can be a folder's and nbgrader's. Raises LabError."""
+    refused = sorted(letter for letter in set(name) if letter in PATTERNS or not letter.isprintable())
+    if refused or not name or name != name.strip(" ."):
+        why = f" because of {' '.join(map(repr, refused))}" if refused else ""
+        raise LabError(
+            f"{name!r} cannot be the name of an assignment{why}.\n"
+            "Use letters, digits, -, _, and dots or spaces inside it, for the folder of source/ too."
+        )
+    return name
 
 
 Assignment = Annotated[str, typer.Argument(help="The assignment: a folder of source/.", callback=_assignment)]
@@ -45,13 +57,27 @@ CORES = os.cpu_count() or 1
 
 def add_commands(app: typer.Typer) -> None:
     """Add the instructor's commands to `labkit`. What they need is imported when they run."""
-    app.command()(new)
-    app.command()(release)
-    app.command("collect")(collect_command)
-    app.command()(grade)
-    app.command()(regrade)
-    app.command()(report)
-    app.command(hidden=True)(demo)
+    app.command()(_at_home(new))
+    app.command()(_at_home(release))
+    app.command("collect")(_at_home(collect_command))
+    app.command()(_at_home(grade))
+    app.command()(_at_home(regrade))
+    app.command()(_at_home(report))
+    app.command(hidden=True)(_at_home(demo))
+
+
+def _at_home(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command a home for a while where its user has none, as in some containers: Jupyter needs one."""
+
+    @functools.wraps(command)
+    def run(*args: Any, **options: Any) -> None:
+        if os.path.isabs(os.path.expanduser("~")):
+            return command(*args, **options)
+        with tempfile.TemporaryDirectory(prefix="labkit-home-") as home:
+            os.environ["HOME"] = home
+            return command(*args, **options)
+
+    return run
 
 
 def new(

@@ -60,6 +60,8 @@ def explained(course: Path) -> Iterator[None]:
 
 def _check_file(path: Path) -> None:
     """For SQLite, of which a run would notice a damage or a lock only on its way."""
+    if path.is_dir():
+        raise LabError(f"the gradebook {path} is a folder: move it away, a file belongs there.")
     expect_writable(path)  # and so its folder, where SQLite keeps its journal
     if not path.exists():
         return
@@ -67,7 +69,7 @@ def _check_file(path: Path) -> None:
         with closing(sqlite3.connect(path, timeout=LOCK_SECONDS, isolation_level=None)) as database:
             (found,) = database.execute("PRAGMA quick_check(1)").fetchone()
             if found != "ok":
-                raise sqlite3.DatabaseError(f"malformed: {found}")
+                raise sqlite3.DatabaseError("it is malformed")
             database.execute("BEGIN IMMEDIATE")
             database.execute("ROLLBACK")
     except sqlite3.Error as error:

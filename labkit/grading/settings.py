@@ -106,23 +106,6 @@ def course_directory(course: Path, assignment: str, **traits: object) -> CourseD
     return CourseDirectory(config=course_settings(course), assignment_id=assignment, **traits)
 
 
-def check_assignment(name: str) -> str:
-    """An assignment's name, if it can be a folder's and nbgrader's. Raises LabError.
-
-    nbgrader looks for files by patterns, and builds patterns from the name.
-    """
-    refused = sorted(set(name) & set('+*?[]{}<>|:"\\/%#')) + ["an unprintable character"] * (
-        not name.isprintable()
-    )
-    if refused or name != name.strip() or name.strip(".") != name or not name:
-        why = f" ({' '.join(refused)})" if refused else ""
-        raise LabError(
-            f"{name!r} cannot be the name of an assignment{why}.\n"
-            "Use letters, digits, -, _, and dots or spaces inside it, for the folder of source/ too."
-        )
-    return name
-
-
 def _stock(converter: type, trait: str) -> list[type]:
     """The steps that nbgrader itself runs, so that a new one of its own reaches us too."""
     return list(converter.class_traits()[trait].default())  # type: ignore[attr-defined]

@@ -97,7 +97,7 @@ def _troubles(cells: list[dict[str, Any]]) -> Iterator[str]:
             yield f"{where} {found}"
         grade_id = marks.get("grade_id")
         if kinds and grade_id in named:
-            yield f"{where} has the same grade_id as {named[grade_id]}: give one of them another"
+            yield f"{where} has the same grade_id as {named[grade_id].rstrip(',')}: give one of them another"
         named[grade_id] = where
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from labkit.cluster import connect
 from labkit.errors import LabError
+from labkit.files import NotWritten
 from labkit.paths import user_cache
 from labkit.reproduce.experiments import EXPERIMENTS, Experiment, Finetuning
 from labkit.reproduce.jobs import Job, Outcome, Series, run
@@ -48,6 +49,8 @@ def run_here(series: Series, jobs: Sequence[Job], records: Records, say: Say) ->
         began = time.perf_counter()
         try:
             records.write(job, run(series, job, start, records.running(job)))
+        except NotWritten:  # nor could what the others give be kept
+            raise
         except LabError as error:
             failed.add(job, str(error), say)
             continue
