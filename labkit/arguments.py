@@ -6,11 +6,11 @@ Each function returns the value as it can be used, or raises `ArgumentError`.
 from __future__ import annotations
 
 import difflib
-import inspect
 import operator
 import os
 import types
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,8 @@ def shown(value: object) -> str:
         return f"the class {value.__name__} itself"
     if isinstance(value, types.FunctionType | types.BuiltinFunctionType | types.MethodType):
         return f"the function {value.__name__} itself"
-    return f"a {type(value).__name__}"
+    kind = type(value).__name__
+    return f"{'an' if kind[0] in 'AEIOUaeiou' else 'a'} {kind}"
 
 
 def whole_number(value: Any, name: str, least: int, most: int | None = None) -> int:
@@ -94,26 +95,45 @@ def path(value: Any, name: str = "path") -> Path:
     """The path of a file or folder, `~` replaced."""
     if isinstance(value, str | os.PathLike):
         return expanded(value)
-    raise ArgumentError(f"{name} should be the path of a file, not {shown(value)}.")
+    raise ArgumentError(f"{name} should be a path, not {shown(value)}.")
 
 
 def device(value: torch.device | str) -> torch.device:
     """A device that this machine has."""
     try:
         found = torch.device(value)
+    except (RuntimeError, TypeError):
+        raise ArgumentError(f"device should be 'cpu' or 'cuda', not {shown(value)}.") from None
+    try:
         torch.empty(0, device=found)
-    except (RuntimeError, AssertionError, TypeError) as error:
-        why = str(error).strip().partition("\n")[0]
-        raise ArgumentError(f"device {shown(value)} cannot be used here ({why}). 'cpu' always can.") from None
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        why = str(error).strip().partition("\n")[0].partition(". ")[0]
+        raise ArgumentError(f"device {found} cannot be used here: {why}. 'cpu' always can.") from None
     return found
 
 
-def function(value: Any, name: str, example: str) -> Callable[..., Any]:
-    """Something to call later. `None` is what is left of a function that was called where it is passed."""
+def function(value: Any, name: str, example: str, takes: Sequence[str] = ()) -> Callable[..., Any]:
+    """Something to call later, with the arguments `takes` if they are named.
+
+    `None` is what is left of a function that was called where it is passed.
+    """
     if callable(value):
+        if takes and not _accepts(value, len(takes)):
+            taken = ", ".join(signature(value).parameters)
+            raise ArgumentError(f"{name} should take ({', '.join(takes)}), but it takes ({taken}).")
         return value  # type: ignore[no-any-return]
     called = "; a function is passed without brackets" if value is None else ""
     raise ArgumentError(f"{name} should be a function such as {example}, not {shown(value)}{called}.")
+
+
+def _accepts(function: Callable[..., Any], count: int) -> bool:
+    try:
+        signature(function).bind(*range(count))
+    except TypeError:
+        return False
+    except ValueError:  # written in C, without a signature
+        return True
+    return True
 
 
 def criterion(value: Any) -> Callable[..., Any]:
@@ -137,7 +157,7 @@ def callbacks(values: Any) -> tuple[Any, ...]:
 
 def options(given: Iterable[str], target: Callable[..., Any], caller: str, without: Iterable[str]) -> None:
     """Refuse keyword arguments that `caller` cannot pass on to `target`."""
-    known = [name for name in inspect.signature(target).parameters if name not in without]
+    known = [name for name in signature(target).parameters if name not in without]
     for name in given:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
@@ -149,7 +169,7 @@ def make_optimizer(factory: Any, net: nn.Module) -> torch.optim.Optimizer:
     """The optimizer that `factory` makes for the network's parameters."""
     if isinstance(factory, torch.optim.Optimizer):
         raise ArgumentError(
-            f"optimizer is a {type(factory).__name__} that has its parameters already: pass what makes one, "
+            f"optimizer is {shown(factory)} that has its parameters already: pass what makes one, "
             "such as labkit.sgd(lr=0.01) or torch.optim.Adam."
         )
     make = function(factory, "optimizer", "labkit.sgd(lr=0.01)")

@@ -58,7 +58,7 @@ class ImageSet:
 
     def on(self, device: torch.device | str) -> tuple[Tensor, Tensor]:
         """(images, labels) on that device: copied there once, whoever asks; on the CPU not copied at all."""
-        device = torch.device(device)
+        device = arguments.device(device)
         if device == torch.device("cuda"):  # a tensor that lies there says cuda:0
             device = torch.device("cuda", torch.cuda.current_device())
         if device == self.images.device:
@@ -88,7 +88,7 @@ class ImageSet:
         """
         if not isinstance(held_out, int) or not 0 < held_out < len(self):
             raise ArgumentError(f"cannot hold out {arguments.shown(held_out)} of {len(self)} pictures")
-        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
+        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(arguments.seed(seed)))
         return self.subset(order[held_out:]), self.subset(order[:held_out])
 
 

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from labkit import arguments
 from labkit.datasets import ImageSet, expect_image_set
+from labkit.errors import ArgumentError
 from labkit.models import default_device
 
 
@@ -62,11 +63,13 @@ class Loader:
         padding: int = 4,
     ) -> None:
         self.data = expect_image_set(data, "data")
+        if not len(data):
+            raise ArgumentError("the data set holds no images.")
         self.batch_size = batch_size = arguments.whole_number(batch_size, "batch_size", 1)
         self.train = arguments.truth(train, "train")
         self.device = arguments.device(device) if device is not None else default_device()
         self.seed = arguments.seed(seed)
-        self.padding = padding
+        self.padding = arguments.whole_number(padding, "padding", 0)
         self.epoch = 0
         self.on_batch: Callable[[int], object] | None = None
         self._images, self._labels = data.on(self.device)

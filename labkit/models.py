@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from labkit import arguments
-from labkit.errors import ArgumentError
+from labkit.errors import ArgumentError, LabError
 
 MOST_BITS = 32  # a float32's own
 Quantizer = Callable[[Tensor, "int | None", bool], Tensor]
@@ -59,7 +59,13 @@ class QuantizedConv(nn.Module):
         """The weight that the arithmetic sees: quantized if `bits` is set, else `conv.weight` itself."""
         if self.bits is None or self.quantizer is None:
             return self.conv.weight
-        return self.quantizer(self.conv.weight, self.bits, self.symmetric)
+        quantized: object = self.quantizer(self.conv.weight, self.bits, self.symmetric)
+        if not isinstance(quantized, Tensor):
+            raise LabError(
+                f"the quantizer returned {arguments.shown(quantized)} for a weight: it should return a "
+                "tensor of the weight's shape. Does its forward end in `return`?"
+            )
+        return quantized
 
     def forward(self, x: Tensor) -> Tensor:
         if self.bits is None or self.quantizer is None:
@@ -146,7 +152,7 @@ def resnet20(bits: int | None = None, symmetric: bool = False, quantizer: Quanti
     if isinstance(quantizer, type) and issubclass(quantizer, torch.autograd.Function):
         raise ArgumentError(f"quantizer is the class {quantizer.__name__}: pass {quantizer.__name__}.apply.")
     if quantizer is not None:
-        arguments.function(quantizer, "quantizer", "STE.apply")
+        arguments.function(quantizer, "quantizer", "STE.apply", takes=("w", "bits", "symmetric"))
     return ResNet(conv=partial(QuantizedConv, bits=bits, symmetric=symmetric, quantizer=quantizer))
 
 

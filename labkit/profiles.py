@@ -118,6 +118,6 @@ def profile(name: str | None = None) -> Profile:
     Raises LabError for an unknown name.
     """
     name = name or os.environ.get("LABKIT_PROFILE") or ("full" if torch.cuda.is_available() else "quick")
-    if name not in PROFILES:
+    if not isinstance(name, str) or name not in PROFILES:
         raise LabError(f"there is no profile {name!r}: LABKIT_PROFILE can be {' or '.join(PROFILES)}.")
     return PROFILES[name]

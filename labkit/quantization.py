@@ -46,7 +46,7 @@ def distinct_levels(w: Tensor, tolerance: float = TOLERANCE) -> Tensor:
         raise ArgumentError("cannot count levels: the tensor holds NaN or infinity")
     if len(values) < 2:
         return values
-    reach = tolerance * float(values[-1] - values[0])
+    reach = arguments.number(tolerance, "tolerance") * float(values[-1] - values[0])
     levels: list[float] = []
     for value in values.tolist():
         # measured from the group's first value: a chain of near neighbours is no level

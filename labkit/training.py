@@ -31,6 +31,7 @@ from labkit.progress import EpochProgress
 from labkit.reproducible import code_fingerprint, environment
 from labkit.runs import Run, RunFolder, fingerprint
 
+EPOCH_ARGUMENTS = ("net", "trainloader", "criterion", "optimizer")
 EpochFunction = Callable[[nn.Module, Loader, nn.Module, torch.optim.Optimizer], object]
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 Schedule = Callable[[float], float]
@@ -186,16 +187,15 @@ def train(
     device = _device_of(net)
     epochs = arguments.whole_number(epochs, "epochs", 0)
     keep_best_from = arguments.whole_number(keep_best_from, "keep_best_from", 0)
-    arguments.function(epoch_fn, "epoch_fn", "finetune_after_prune")
-    arguments.function(schedule, "schedule", "labkit.cosine")
+    arguments.function(epoch_fn, "epoch_fn", "finetune_after_prune", takes=EPOCH_ARGUMENTS)
+    arguments.function(schedule, "schedule", "labkit.cosine", takes=("done",))
     if before_epoch is not None:
-        arguments.function(before_epoch, "before_epoch", "iterative_prune")
+        arguments.function(before_epoch, "before_epoch", "iterative_prune", takes=("net", "epoch"))
     callbacks = arguments.callbacks(callbacks)
     for name, data in (("validation_set", validation_set), ("test_set", test_set)):
         if data is not None and not isinstance(data, Loader):
             expect_image_set(data, name)
-    if not len(expect_image_set(train_set, "train_set")):
-        raise ArgumentError("train_set holds no images.")
+    expect_image_set(train_set, "train_set")
     if not any(parameter.requires_grad for parameter in net.parameters()):
         raise ArgumentError("net cannot be trained: requires_grad is False for all of its parameters.")
     keep_freed_memory()
@@ -233,6 +233,7 @@ def train(
 
     _set_lr(opt, base_lrs, schedule(steps / max(1, epochs * steps_per_epoch)))
     with ExitStack() as stack:
+        stack.enter_context(torch.enable_grad())  # a cell may have switched gradients off around it
         progress = stack.enter_context(EpochProgress(label, len(train_set), run.history, epochs))
         loader.on_batch = progress.advance
         # a hook on the optimizer, so that callbacks run after each step of anybody's loop
@@ -301,7 +302,7 @@ def _device_of(net: nn.Module) -> torch.device:
     """Where the network's parameters are. Raises ArgumentError if it is none, or has none."""
     parameter = next(arguments.network(net).parameters(), None)
     if parameter is None:
-        raise ArgumentError(f"net, a {type(net).__name__}, has no parameters: there is nothing to train.")
+        raise ArgumentError(f"net, {arguments.shown(net)}, has no parameters: there is nothing to train.")
     device: torch.device = parameter.device
     return device
 
