@@ -121,7 +121,7 @@ def function(value: Any, name: str, example: str, takes: Sequence[str] = ()) -> 
         if takes and not _accepts(value, len(takes)):
             taken = ", ".join(signature(value).parameters)
             raise ArgumentError(f"{name} should take ({', '.join(takes)}), but it takes ({taken}).")
-        return value  # type: ignore[no-any-return]
+        return value
     called = "; a function is passed without brackets" if value is None else ""
     raise ArgumentError(f"{name} should be a function such as {example}, not {shown(value)}{called}.")
 

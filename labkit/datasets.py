@@ -72,10 +72,9 @@ class ImageSet:
 
         Raises ArgumentError for positions of another kind, or beyond the last picture.
         """
-        if isinstance(indices, int):
-            raise ArgumentError(
-                f"subset takes a slice or positions: the first {indices} are slice({indices})."
-            )
+        given: object = indices
+        if isinstance(given, int):
+            raise ArgumentError(f"subset takes a slice or positions: the first {given} are slice({given}).")
         try:
             return replace(self, images=self.images[indices], labels=self.labels[indices])
         except (IndexError, TypeError) as error:

@@ -149,8 +149,9 @@ def resnet20(bits: int | None = None, symmetric: bool = False, quantizer: Quanti
     if bits is not None:
         bits = arguments.whole_number(bits, "bits", 1, MOST_BITS)
     symmetric = arguments.truth(symmetric, "symmetric", "The quantizer goes by name: quantizer=STE.apply.")
-    if isinstance(quantizer, type) and issubclass(quantizer, torch.autograd.Function):
-        raise ArgumentError(f"quantizer is the class {quantizer.__name__}: pass {quantizer.__name__}.apply.")
+    given: object = quantizer
+    if isinstance(given, type) and issubclass(given, torch.autograd.Function):
+        raise ArgumentError(f"quantizer is the class {given.__name__}: pass {given.__name__}.apply.")
     if quantizer is not None:
         arguments.function(quantizer, "quantizer", "STE.apply", takes=("w", "bits", "symmetric"))
     return ResNet(conv=partial(QuantizedConv, bits=bits, symmetric=symmetric, quantizer=quantizer))

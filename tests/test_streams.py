@@ -42,7 +42,7 @@ def test_a_letter_that_a_console_lacks_is_a_question_mark(
     monkeypatch.setattr(sys, "stdout", stream)
     accept_any_text()
     print(Outcome("it is 3·", "passed", 1.0).lines(with_points=False), end="", flush=True)
-    assert stream.buffer.getvalue() == shown  # type: ignore[attr-defined]
+    assert stream.buffer.getvalue() == shown
 
 
 def test_a_notebooks_own_output_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:

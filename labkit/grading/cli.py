@@ -123,6 +123,8 @@ def release(
 
     from labkit.grading import reference, release, sources, tables
 
+    if score:
+        _expect_docstrings()
     course = _course(course)
     console = Console(highlight=False)
     if check:
@@ -216,11 +218,7 @@ def _grade(
 
     if sys.platform == "win32":
         raise LabError("grading needs Linux or macOS: on Windows run it in WSL (wsl --install).")
-    if sys.flags.optimize >= 2:
-        raise LabError(
-            "grading needs docstrings, the sentences of checks, which this Python drops: run it without "
-            "-OO, PYTHONOPTIMIZE unset."
-        )
+    _expect_docstrings()
     from labkit.grading.engine import Engine
     from labkit.grading.scratch import sweep
 
@@ -248,6 +246,14 @@ def _grade(
         )
 
 
+def _expect_docstrings() -> None:
+    if sys.flags.optimize >= 2:
+        raise LabError(
+            "tests need docstrings, the sentences of checks, which this Python drops: run it without -OO, "
+            "PYTHONOPTIMIZE unset."
+        )
+
+
 def report(assignment: Assignment = "compression", course: Course = None) -> None:
     """Write a page about the class: distribution, hard checks, mended submissions, answers alike."""
     from labkit.grading.classreport import write_report
@@ -268,6 +274,7 @@ def demo(
     """The whole way from source notebooks to a graded class of four invented students."""
     from labkit.grading.demo import demo
 
+    _expect_docstrings()
     demo(_course(course), folder.resolve(), jobs=jobs)
 
 

@@ -92,7 +92,7 @@ def _text(data: bytes) -> str:
     try:
         return data.decode(coding)
     except UnicodeDecodeError:
-        raise Unreadable("it is not a text file, so it cannot be a notebook") from None
+        raise Unreadable("it is no text, so no notebook") from None
 
 
 def _json(text: str) -> Any:

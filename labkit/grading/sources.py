@@ -95,7 +95,7 @@ def _troubles(cells: list[dict[str, Any]]) -> Iterator[str]:
         kinds = [kind for kind in ("grade", "solution", "locked", "task") if marks.get(kind)]
         for found in (*_regions(_source(cell), kinds, cell["cell_type"] == "code"), *_metadata(cell, kinds)):
             yield f"{where} {found}"
-        grade_id = marks.get("grade_id")
+        grade_id = str(marks.get("grade_id"))
         if kinds and grade_id in named:
             yield f"{where} has the same grade_id as {named[grade_id].rstrip(',')}: give one of them another"
         named[grade_id] = where
