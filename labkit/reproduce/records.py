@@ -85,5 +85,5 @@ def _read(path: Path) -> Record | None:
         return None
     except (OSError, ValueError, AttributeError) as error:
         raise LabError(
-            f"{path} cannot be read as a record ({error}); delete it to run that experiment again."
+            f"{path} is no record of ours; delete it to run that experiment again ({error})."
         ) from None
