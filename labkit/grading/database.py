@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+from nbgrader.converters import NbGraderException
 from sqlalchemy import create_engine
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DatabaseError, OperationalError
@@ -50,12 +51,19 @@ def explained(course: Path) -> Iterator[None]:
     """Tell what the database refuses as a sentence; a wrong question to it is a bug of ours."""
     try:
         yield
+    except NbGraderException as error:
+        if not isinstance(error.__context__, DatabaseError):
+            raise
+        raise _refused(course, error.__context__) from None
     except DatabaseError as error:
         if type(error) not in (OperationalError, DatabaseError):
             raise
-        url = make_url(gradebook_url(course))
-        where = url.database if url.get_backend_name() == "sqlite" else repr(url)
-        raise _unusable(where, error.orig) from None
+        raise _refused(course, error) from None
+
+
+def _refused(course: Path, error: DatabaseError) -> LabError:
+    url = make_url(gradebook_url(course))
+    return _unusable(url.database if url.get_backend_name() == "sqlite" else repr(url), error.orig)
 
 
 def _check_file(path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 pytest.importorskip("nbgrader")
 
+from nbgrader.converters import NbGraderException
 from sqlalchemy.exc import IntegrityError, OperationalError
 from typer.testing import CliRunner
 
@@ -100,5 +101,10 @@ def test_what_the_database_refuses_meanwhile_is_told_and_a_bug_of_ours_is_not(tm
         explained(tmp_path),
     ):
         raise full
+    with pytest.raises(LabError, match="is full"), explained(tmp_path):  # as nbgrader passes it on
+        try:
+            raise full
+        except OperationalError:
+            raise NbGraderException("an error accessing the database")  # noqa: B904
     with pytest.raises(IntegrityError), explained(tmp_path):
         raise IntegrityError("INSERT", {}, sqlite3.IntegrityError("twice the same"))
