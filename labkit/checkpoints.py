@@ -16,15 +16,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from labkit.errors import LabError
-from labkit.files import write_atomically
+from labkit import arguments
+from labkit.errors import ArgumentError, LabError
+from labkit.files import disguise, write_atomically
 from labkit.models import Quantizer, ResNet, resnet20
 from labkit.paths import shipped_data
+
+WRAPPERS = ("module.", "_orig_mod.")  # what DataParallel and torch.compile put before each name
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ def shipped() -> dict[str, Shipped]:
 
 
 def load(
-    name: str,
+    name: str | Path,
     bits: int | None = None,
     symmetric: bool = False,
     quantizer: Quantizer | None = None,
@@ -64,16 +67,21 @@ def load(
     Raises LabError if there are no such weights or the file is damaged.
     """
     net = resnet20(bits=bits, symmetric=symmetric, quantizer=quantizer)
+    if not isinstance(name, str | Path) or not str(name):
+        raise ArgumentError(f"name should be that of shipped weights or a file, not {arguments.shown(name)}.")
     replacement = os.environ.get("LABKIT_BASELINE")
     if name == "resnet20-cifar10" and replacement:
-        return load_into(net, replacement)
-    entry = shipped().get(name)
+        try:
+            return load_into(net, replacement)
+        except LabError as error:
+            raise LabError(f"LABKIT_BASELINE names weights that cannot be used: {error}") from None
+    entry = shipped().get(str(name))
     if entry is None:
         if Path(name).suffix or Path(name).exists():
             return load_into(net, name)
         known = ", ".join(sorted(shipped()))
         raise LabError(f"there are no weights called {name!r}. Shipped are: {known}; or give a file's path.")
-    if sha256(entry.path) != entry.sha256:
+    if not entry.path.is_file() or sha256(entry.path) != entry.sha256:
         raise LabError(
             f"the shipped weights {entry.path} are not what was published (sha256 differs).\n"
             "Restore the file from git, or install labkit again."
@@ -82,13 +90,41 @@ def load(
 
 
 def load_into(net: Any, path: str | Path) -> Any:
-    """Put the weights of a file into `net`, every name matched; returns `net`. See `read_weights`."""
-    state = read_weights(path)
-    try:
-        net.load_state_dict(state, strict=True)
-    except RuntimeError as error:
-        raise LabError(f"the weights in {path} are not of this network: {error}") from None
+    """Put the weights of a file into `net`, every name matched; returns `net`. See `read_weights`.
+
+    What `DataParallel` and `torch.compile` put before each name does not matter. Raises LabError if the
+    weights are not of this network.
+    """
+    arguments.network(net)
+    state = _unwrapped(read_weights(path))
+    names = dict(zip(_unwrapped(net.state_dict()), net.state_dict(), strict=True))
+    if differences := _differences(state, _unwrapped(net.state_dict())):
+        raise LabError(f"the weights in {path} are not of this network: {'; '.join(differences)}.")
+    net.load_state_dict({names[name]: value for name, value in state.items()})
     return net
+
+
+def _unwrapped(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict without the prefixes that wrappers of a whole network give to every name."""
+    while prefix := next((one for one in WRAPPERS if state and all(n.startswith(one) for n in state)), ""):
+        state = {name.removeprefix(prefix): value for name, value in state.items()}
+    return dict(state)
+
+
+def _differences(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> list[str]:
+    """What keeps `given` from filling `wanted`, a phrase each; the first name stands for the others."""
+    missing = [name for name in wanted if name not in given]
+    unknown = [name for name in given if name not in wanted]
+    found = []
+    if missing:
+        found.append(f"{len(missing)} of {len(wanted)} names are missing, the first is {missing[0]}")
+    if unknown:
+        found.append(f"{len(unknown)} names are not in the network, the first is {unknown[0]}")
+    for name in wanted:
+        if name in given and given[name].shape != wanted[name].shape:
+            shapes = f"{tuple(given[name].shape)} in the file, {tuple(wanted[name].shape)} in the network"
+            return [*found, f"{name} is {shapes}"]
+    return found
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
@@ -97,48 +133,67 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     Torch's are read with `weights_only=True`: a file with code in it is refused, not run. Raises LabError
     if it cannot be read safely.
     """
-    path = Path(path).expanduser()
+    path = arguments.path(path)
     try:
-        if _is_safetensors(path):
-            return load_file(path)
+        start = _beginning(path)
+        if instead := disguise(start):
+            raise LabError(
+                f"{path} is {instead}. Get the weights file itself: download it again, or in a Git "
+                "repository run `git lfs pull`."
+            )
+        if start[8:9] == b"{":  # safetensors: the length of a header, and the header, which is JSON
+            return safetensors.torch.load_file(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about pickle protocols; what cannot be read is refused below
             state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise LabError(f"there is no weights file {path}.") from None
+    except IsADirectoryError:
+        raise LabError(f"{path} is a folder: name the weights file in it.") from None
+    except LabError:
+        raise
     except pickle.UnpicklingError:
         raise LabError(
             f"{path} holds more than weights, so it was not opened: that could run someone else's code.\n"
             "Save it again with torch.save(net.state_dict(), ...) or as safetensors."
         ) from None
     except Exception as error:  # torch raises nearly anything for a damaged file
-        raise LabError(f"the weights file {path} is damaged or of another kind: {error}") from None
+        why = str(error).strip().partition("\n")[0]
+        raise LabError(f"the weights file {path} is damaged or of another kind: {why}") from None
     if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise LabError(f"{path} is not a state dict: save one with torch.save(net.state_dict(), ...).")
+        held = f" It holds {', '.join(map(str, list(state)[:5]))}." if isinstance(state, Mapping) else ""
+        raise LabError(f"{path} is not a state dict: save one with torch.save(net.state_dict(), ...).{held}")
     return dict(state)
 
 
-def _is_safetensors(path: Path) -> bool:
-    """By its first bytes: the length of a header, and the header, which is JSON."""
+def _beginning(path: Path) -> bytes:
     with path.open("rb") as file:
-        start = file.read(9)
-    return start[8:] == b"{"
+        return file.read(1000)
 
 
-def save(net: nn.Module, path: str | Path, **about: str) -> str:
+def save(net: nn.Module, path: str | Path, **about: object) -> str:
     """Write the weights of `net` as safetensors, atomically; returns the file's sha256.
 
-    about: short notes kept in the file's header, for example `recipe="..."`.
+    about: short notes kept as text in the file's header, for example `recipe="..."`. Raises LabError if
+    the file cannot be written.
     """
-    tensors = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
-    write_atomically(Path(path), lambda part: save_file(tensors, part, metadata=about))
-    return sha256(path)
+    path = arguments.path(path)
+    state = arguments.network(net).state_dict()
+    tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
+    data = safetensors.torch.save(tensors, {key: str(value) for key, value in about.items()})
+    write_atomically(path, lambda part: part.write_bytes(data))
+    return hashlib.sha256(data).hexdigest()
 
 
 def notes(path: str | Path) -> dict[str, str]:
-    """The notes that `save` kept in a safetensors file's header."""
-    with safe_open(path, framework="pt") as file:
-        return dict(file.metadata() or {})
+    """The notes that `save` kept in a safetensors file's header. Raises LabError if it is not such a file."""
+    try:
+        with safe_open(arguments.path(path), framework="pt") as file:
+            return dict(file.metadata() or {})
+    except FileNotFoundError:
+        raise LabError(f"there is no weights file {path}.") from None
+    except (OSError, SafetensorError) as error:
+        raise LabError(f"{path} is not a safetensors file: {error}") from None
 
 
 def sha256(path: str | Path) -> str:

@@ -11,18 +11,29 @@ import typer
 from typer.core import TyperGroup
 
 from labkit.errors import LabError
+from labkit.files import trouble_with_files
+from labkit.streams import forgiving_output
 
 
 class _Sentences(TyperGroup):
     """Prints a user's mistake as a sentence, without a traceback; a bug of ours keeps its traceback."""
 
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        with forgiving_output():
+            return super().main(*args, **kwargs)
+
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
         except LabError as error:
-            lines = [line.strip() for line in str(error).splitlines()]
-            typer.echo("labkit: " + ("\n" + " " * len("labkit: ")).join(lines), err=True)
-            raise typer.Exit(2) from None
+            sentence = str(error)
+        except OSError as error:
+            if (trouble := trouble_with_files(error)) is None:
+                raise
+            sentence = trouble
+        lines = [line.strip() for line in sentence.splitlines()]
+        typer.echo("labkit: " + ("\n" + " " * len("labkit: ")).join(lines), err=True)
+        raise typer.Exit(2)
 
 
 app = typer.Typer(

@@ -19,8 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from labkit import arguments
 from labkit.download import fetch_cifar10, read_verified
-from labkit.errors import LabError
+from labkit.errors import ArgumentError, LabError
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ class ImageSet:
 
     images: uint8 (N, 3, 32, 32), contiguous, on the CPU. labels: int64 (N,), 0..9.
     mean, std: per channel, in units of [0, 1], what normalising subtracts and divides by.
+
+    Raises ArgumentError for tensors of another kind.
     """
 
     name: str
@@ -41,12 +44,21 @@ class ImageSet:
         default_factory=dict, init=False, repr=False, compare=False
     )
 
+    def __post_init__(self) -> None:
+        for name, dtype, dimensions in (("images", torch.uint8, 4), ("labels", torch.int64, 1)):
+            given = arguments.tensor(getattr(self, name), name)
+            if given.dtype != dtype or given.dim() != dimensions:
+                found = f"{given.dtype} of {given.dim()}"
+                raise ArgumentError(f"{name} should be {dtype} of {dimensions} dimensions, not {found}.")
+        if len(self.images) != len(self.labels):
+            raise ArgumentError(f"there are {len(self.images)} images and {len(self.labels)} labels.")
+
     def __len__(self) -> int:
         return len(self.images)
 
     def on(self, device: torch.device | str) -> tuple[Tensor, Tensor]:
         """(images, labels) on that device: copied there once, whoever asks; on the CPU not copied at all."""
-        device = torch.device(device)
+        device = arguments.device(device)
         if device == torch.device("cuda"):  # a tensor that lies there says cuda:0
             device = torch.device("cuda", torch.cuda.current_device())
         if device == self.images.device:
@@ -56,18 +68,43 @@ class ImageSet:
         return self._copies[device]
 
     def subset(self, indices: Tensor | slice) -> ImageSet:
-        """The same data set with only these pictures; a slice shares memory, an index tensor copies."""
-        return replace(self, images=self.images[indices], labels=self.labels[indices])
+        """The same data set with only these pictures; a slice shares memory, an index tensor copies.
+
+        Raises ArgumentError for positions of another kind, or beyond the last picture.
+        """
+        given: object = indices
+        if isinstance(given, int):
+            raise ArgumentError(f"subset takes a slice or positions: the first {given} are slice({given}).")
+        try:
+            return replace(self, images=self.images[indices], labels=self.labels[indices])
+        except (IndexError, TypeError) as error:
+            raise ArgumentError(f"there are {len(self):,} pictures to choose from: {error}.") from None
 
     def split(self, held_out: int, seed: int = 0) -> tuple[ImageSet, ImageSet]:
         """(the rest, `held_out` randomly chosen pictures): a validation set that training never sees.
 
-        Raises ValueError unless 0 < held_out < len(self).
+        Raises ArgumentError, a ValueError, unless 0 < held_out < len(self).
         """
-        if not 0 < held_out < len(self):
-            raise ValueError(f"cannot hold out {held_out} of {len(self)} pictures")
-        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
+        if not isinstance(held_out, int) or not 0 < held_out < len(self):
+            raise ArgumentError(f"cannot hold out {arguments.shown(held_out)} of {len(self)} pictures")
+        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(arguments.seed(seed)))
         return self.subset(order[held_out:]), self.subset(order[:held_out])
+
+
+def expect_image_set(value: object, name: str) -> ImageSet:
+    """`value`, if it is an ImageSet; else ArgumentError with the way to one."""
+    if isinstance(value, ImageSet):
+        return value
+    ways = {
+        "DataLoader": "labkit makes the batches itself: pass labkit.cifar10() or labkit.shapes10().",
+        "CIFAR10": "labkit has the same images as tensors: pass labkit.cifar10().",
+        "Loader": "Pass the images that it loads: loader.data.",
+        "function": "Call it: with its brackets it gives the images.",
+    }
+    way = ways.get(type(value).__name__, "")
+    raise ArgumentError(
+        f"{name} should be an ImageSet, such as labkit.cifar10(), not {arguments.shown(value)}. {way}".strip()
+    )
 
 
 CIFAR10_CLASSES = (
@@ -86,7 +123,15 @@ def cifar10(train: bool = True, root: str | Path | None = None) -> ImageSet:
     Read on the first call, then kept: a second call returns the same object, so copy before writing.
     Raises LabError if there is no good copy and none can be downloaded.
     """
-    return _read_cifar10(bool(train), fetch_cifar10(root))
+    return _read_cifar10(_is_train(train), _cifar10_in(root))
+
+
+def _cifar10_in(root: str | Path | None) -> Path:
+    return fetch_cifar10(None if root is None else arguments.path(root, "root"))
+
+
+def _is_train(train: object) -> bool:
+    return arguments.truth(train, "train", "train=False gives the images for testing.")
 
 
 def torchvision_cifar10(
@@ -103,7 +148,7 @@ def torchvision_cifar10(
             f"torchvision cannot be imported ({type(error).__name__}: {error}). Install a pair that matches "
             "with `pip install torch torchvision`, or use labkit.cifar10, which does not need torchvision."
         ) from None
-    folder = fetch_cifar10(root)
+    train, folder = _is_train(train), _cifar10_in(root)
     kind = CIFAR10
     if folder.name != kind.base_folder:  # torchvision joins its root with this name
         kind = type("CIFAR10", (CIFAR10,), {"base_folder": folder.name})
@@ -117,7 +162,7 @@ def shapes10(train: bool = True, size: int | None = None, seed: int = 0) -> Imag
     """
     from labkit.shapes import draw  # it imports this module
 
-    return draw(train, size, seed)
+    return draw(_is_train(train), size, seed)
 
 
 @cache

@@ -2,7 +2,8 @@
 
 A copy is looked for in these places, in this order: the `root` argument, LABKIT_DATA, ./data, the
 checkout's data/, the user's cache, ~/data, /content/data. A place may be the folder that holds
-cifar-10-batches-py, that folder itself, or hold cifar-10-python.tar.gz. A copy is good if each of its
+cifar-10-batches-py, that folder itself, or hold cifar-10-python.tar.gz; to name that file is to name its
+folder. A copy is good if each of its
 seven files has the official md5; a good one is used as it stands.
 
 A damaged copy is never used. In a folder that the user named (`root`, LABKIT_DATA) it is an error, and
@@ -14,16 +15,16 @@ checkout's data/, else the cache.
 from __future__ import annotations
 
 import os
+import sys
 import tarfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from hashlib import md5
 from pathlib import Path
 
-import platformdirs
-
 from labkit.errors import LabError
+from labkit.paths import expanded, user_cache
 from labkit.transfer import Wanted, fetch_file, file_md5, only_one_process, writing
 
 ARCHIVE = Wanted("cifar-10-python.tar.gz", size=170_498_071, md5="c58f30108f718f92721af3b95e74349a")
@@ -67,7 +68,7 @@ class Place:
     @property
     def folder(self) -> Path:
         """The folder of the seven files: `home` itself, or the one in it that the archive unpacks to."""
-        itself = self.home.name == FOLDER or any((self.home / name).is_file() for name in FILES)
+        itself = self.home.name == FOLDER or any(os.path.isfile(self.home / name) for name in FILES)
         return self.home if itself else self.home / FOLDER
 
     @property
@@ -81,7 +82,7 @@ class Place:
 
     def damage(self) -> list[str]:
         """What is wrong with the copy here; empty if it is good, and also if there is none."""
-        if any((self.folder / name).is_file() for name in FILES):
+        if any(os.path.isfile(self.folder / name) for name in FILES):
             return list(self.faults().values())
         found = _md5_or_none(self.archive)
         return [] if found in (None, ARCHIVE.md5) else [_fault(ARCHIVE.name, found, ARCHIVE.md5)]
@@ -127,12 +128,17 @@ def status(root: str | Path | None = None) -> list[str]:
         elif not place.faults():
             lines.append(f"{place.home}: CIFAR-10, all {len(FILES)} files right")
             used = used or place.folder
-        elif place.archive.is_file():
+        elif os.path.isfile(place.archive):
             lines.append(f"{place.home}: {ARCHIVE.name}, right, not unpacked yet")
         else:
             half = ARCHIVE.part(place.home)
-            kept = f"{half.stat().st_size / 1e6:.0f} of {ARCHIVE.size / 1e6:.0f} MB" if half.exists() else ""
-            lines.append(f"{place.home}: " + (f"a half download, {kept}" if kept else "nothing"))
+            kept = (
+                f"{half.stat().st_size / 1e6:.0f} of {ARCHIVE.size / 1e6:.0f} MB"
+                if os.path.exists(half)
+                else ""
+            )
+            nothing = "nothing" if os.path.exists(place.home) else "does not exist"
+            lines.append(f"{place.home}: " + (f"a half download, {kept}" if kept else nothing))
     lines.append(f"in use: {used}" if used else f"a download goes to {_place_for_download(root).home}")
     return lines
 
@@ -147,22 +153,45 @@ def read_verified(folder: Path, name: str) -> bytes:
 
 
 def places(root: str | Path | None = None) -> list[Place]:
-    """Every folder where CIFAR-10 is looked for, in order, each once."""
-    named = [Path(path).expanduser().resolve() for path in (root, os.environ.get("LABKIT_DATA")) if path]
+    """Every folder where CIFAR-10 is looked for, in order, each once.
+
+    Raises LabError if the user named a file that is not the archive.
+    """
+    given = (("root", root), ("LABKIT_DATA", os.environ.get("LABKIT_DATA")))
+    named = [_named_folder(name, path) for name, path in given if path]
     own = [path.resolve() for path in _own_folders()]
-    usual = [Path("data").resolve(), *own, Path.home() / "data", Path("/content/data")]
+    at_home = [home] if (home := Path(os.path.expanduser("~/data"))).is_absolute() else []
+    usual = [Path("data").resolve(), *own, *at_home, Path("/content/data")]
     result = {home: Place(home, named=True) for home in named}
     for home in usual:
         result.setdefault(home, Place(home, own=home in own))
     return list(result.values())
 
 
+def _named_folder(name: str, path: str | Path) -> Path:
+    """The folder that the user means by `path`: itself, or that of the archive."""
+    folder = expanded(path).resolve()
+    if os.path.isfile(folder):  # Path.is_file raises where a folder above may not be entered
+        if folder.name == ARCHIVE.name:
+            return folder.parent
+        raise LabError(
+            f"{name} names the file {folder}: name the folder that holds {FOLDER} or {ARCHIVE.name}."
+        )
+    if name == "LABKIT_DATA" and not os.path.exists(folder):
+        _tell_missing(folder)
+    return folder
+
+
+@cache
+def _tell_missing(folder: Path) -> None:
+    print(f"labkit: LABKIT_DATA names {folder}, which does not exist.", file=sys.stderr)
+
+
 def _own_folders() -> list[Path]:
     """labkit's own: data/ of a checkout that can be written, then the user's cache."""
     checkout = Path(__file__).resolve().parent.parent
     is_checkout = (checkout / "pyproject.toml").is_file() and os.access(checkout, os.W_OK)
-    cache = platformdirs.user_cache_path("labkit")
-    return [checkout / "data", cache] if is_checkout else [cache]
+    return [checkout / "data", user_cache()] if is_checkout else [user_cache()]
 
 
 def _place_for_download(root: str | Path | None) -> Place:

@@ -1,4 +1,4 @@
-"""The error that a user can mend, as against a bug of ours."""
+"""The error that a user can fix, as against a bug of ours."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _OTHERS = (str(Path(__file__).parent), "site-packages")  # not the user's own li
 
 
 class LabError(Exception):
-    """A mistake or trouble that a user can mend.
+    """A mistake or trouble that a user can fix.
 
     Its message says what was wrong, where, and what to do. The `labkit` command and notebooks show it
     without a traceback; anything else that is raised is a bug of ours and keeps its traceback.
@@ -20,3 +20,7 @@ class LabError(Exception):
         frames = traceback.extract_tb(self.__traceback__)
         own = [one for one in frames if one.line and not any(place in one.filename for place in _OTHERS)]
         return [f"{type(self).__name__}: {self}", *(f"line {one.lineno}: {one.line}" for one in own[-1:])]
+
+
+class ArgumentError(LabError, ValueError):
+    """An argument that a function of labkit cannot use; the message names it and what it should be."""

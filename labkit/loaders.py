@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from labkit.datasets import ImageSet
+from labkit import arguments
+from labkit.datasets import ImageSet, expect_image_set
+from labkit.errors import ArgumentError
 from labkit.models import default_device
 
 
@@ -47,6 +49,8 @@ class Loader:
     epoch: counted from 0, goes up after each full pass. Together with the seed it decides the
         shuffling and the augmentation, so that a resumed run sees the batches it would have seen.
     on_batch: called with the number of pictures after each batch has been used (for progress bars).
+
+    Raises ArgumentError, a ValueError, for arguments of another kind.
     """
 
     def __init__(
@@ -58,14 +62,14 @@ class Loader:
         seed: int = 42,
         padding: int = 4,
     ) -> None:
-        if batch_size < 1:
-            raise ValueError(f"batch_size is {batch_size}, should be at least 1")
-        self.data = data
-        self.batch_size = batch_size
-        self.train = train
-        self.device = torch.device(device) if device is not None else default_device()
-        self.seed = seed
-        self.padding = padding
+        self.data = expect_image_set(data, "data")
+        if not len(data):
+            raise ArgumentError("the data set holds no images.")
+        self.batch_size = batch_size = arguments.whole_number(batch_size, "batch_size", 1)
+        self.train = arguments.truth(train, "train")
+        self.device = arguments.device(device) if device is not None else default_device()
+        self.seed = arguments.seed(seed)
+        self.padding = arguments.whole_number(padding, "padding", 0)
         self.epoch = 0
         self.on_batch: Callable[[int], object] | None = None
         self._images, self._labels = data.on(self.device)

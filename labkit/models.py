@@ -16,6 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from labkit import arguments
+from labkit.errors import ArgumentError, LabError
+
+MOST_BITS = 32  # a float32's own
 Quantizer = Callable[[Tensor, "int | None", bool], Tensor]
 """`quantizer(w, bits, symmetric)` returns a tensor of w's shape; `STE.apply` of the notebooks is one."""
 
@@ -39,7 +43,7 @@ class QuantizedConv(nn.Module):
     ) -> None:
         super().__init__()
         if bits is not None and quantizer is None:
-            raise ValueError(
+            raise ArgumentError(
                 f"bits={bits} needs a quantizer: pass quantizer=STE.apply, "
                 "the class that notebooks 05 and 06 build"
             )
@@ -55,7 +59,13 @@ class QuantizedConv(nn.Module):
         """The weight that the arithmetic sees: quantized if `bits` is set, else `conv.weight` itself."""
         if self.bits is None or self.quantizer is None:
             return self.conv.weight
-        return self.quantizer(self.conv.weight, self.bits, self.symmetric)
+        quantized: object = self.quantizer(self.conv.weight, self.bits, self.symmetric)
+        if not isinstance(quantized, Tensor):
+            raise LabError(
+                f"the quantizer returned {arguments.shown(quantized)} for a weight: it should return a "
+                "tensor of the weight's shape. Does its forward end in `return`?"
+            )
+        return quantized
 
     def forward(self, x: Tensor) -> Tensor:
         if self.bits is None or self.quantizer is None:
@@ -129,13 +139,21 @@ class ResNet(nn.Module):
 def resnet20(bits: int | None = None, symmetric: bool = False, quantizer: Quantizer | None = None) -> ResNet:
     """A fresh ResNet-20; the convolutions of its blocks, shortcuts included, quantized if `bits` is given.
 
-    bits: bit width of the weights, or None for floating point. The first convolution and the
+    bits: bit width of the weights, 1 to 32, or None for floating point. The first convolution and the
         classifier always stay floating point.
     symmetric: passed on to the quantizer.
     quantizer: called as `quantizer(w, bits, symmetric)` on every forward pass.
 
-    Raises ValueError if bits is given without a quantizer.
+    Raises ArgumentError, a ValueError, if bits is given without a quantizer, or for values of another kind.
     """
+    if bits is not None:
+        bits = arguments.whole_number(bits, "bits", 1, MOST_BITS)
+    symmetric = arguments.truth(symmetric, "symmetric", "The quantizer goes by name: quantizer=STE.apply.")
+    given: object = quantizer
+    if isinstance(given, type) and issubclass(given, torch.autograd.Function):
+        raise ArgumentError(f"quantizer is the class {given.__name__}: pass {given.__name__}.apply.")
+    if quantizer is not None:
+        arguments.function(quantizer, "quantizer", "STE.apply", takes=("w", "bits", "symmetric"))
     return ResNet(conv=partial(QuantizedConv, bits=bits, symmetric=symmetric, quantizer=quantizer))
 
 
@@ -144,14 +162,14 @@ def prunable_layers(net: nn.Module) -> Iterator[tuple[str, nn.Conv2d | nn.Linear
 
     Shortcuts are told by `id_mapping` in their name. ResNet-20 has 20 such layers, 268,336 weights.
     """
-    for name, layer in net.named_modules():
+    for name, layer in arguments.network(net).named_modules():
         if isinstance(layer, nn.Conv2d | nn.Linear) and "id_mapping" not in name:
             yield name, layer
 
 
 def quantized_layers(net: nn.Module) -> Iterator[tuple[str, QuantizedConv]]:
     """The (name, layer) pairs whose bit width is set: 20 of ResNet-20's convolutions when it is quantized."""
-    for name, layer in net.named_modules():
+    for name, layer in arguments.network(net).named_modules():
         if isinstance(layer, QuantizedConv) and layer.bits is not None:
             yield name, layer
 

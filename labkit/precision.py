@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from labkit.errors import ArgumentError
+
 PRECISIONS = ("auto", "float32", "bfloat16")
 
 exact: ContextVar[bool] = ContextVar("exact", default=False)
@@ -33,9 +35,9 @@ def best_precision(device: torch.device | str) -> str:
 
 
 def resolve(precision: str, device: torch.device | str) -> str:
-    """`precision`, with `auto` replaced by the best of the device. Raises ValueError for an unknown name."""
+    """`precision`, with `auto` replaced by the device's best. Raises ArgumentError for an unknown name."""
     if precision not in PRECISIONS:
-        raise ValueError(f"precision is {precision!r}, should be one of {', '.join(PRECISIONS)}")
+        raise ArgumentError(f"precision is {precision!r}, should be one of {', '.join(PRECISIONS)}.")
     return best_precision(device) if precision == "auto" else precision
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from labkit import arguments
 from labkit.checkpoints import load
 from labkit.datasets import ImageSet, cifar10, shapes10
 from labkit.errors import LabError
@@ -59,9 +60,10 @@ class Profile:
         device: torch.device | str | None = None,
     ) -> ResNet:
         """A fresh network with the trained floating-point weights, on the device that will run it."""
+        where = arguments.device(device) if device is not None else default_device()
         net = resnet20(bits=bits, symmetric=symmetric, quantizer=quantizer)
         net.load_state_dict(self.starting_weights())
-        return net.to(device if device is not None else default_device())
+        return net.to(where)
 
     def starting_weights(self) -> Mapping[str, Tensor]:
         """The state dict that every experiment starts from, on the CPU."""
@@ -116,6 +118,6 @@ def profile(name: str | None = None) -> Profile:
     Raises LabError for an unknown name.
     """
     name = name or os.environ.get("LABKIT_PROFILE") or ("full" if torch.cuda.is_available() else "quick")
-    if name not in PROFILES:
+    if not isinstance(name, str) or name not in PROFILES:
         raise LabError(f"there is no profile {name!r}: LABKIT_PROFILE can be {' or '.join(PROFILES)}.")
     return PROFILES[name]

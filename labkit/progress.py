@@ -14,6 +14,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from labkit.streams import accept_any_text
+
 LEAST_SECONDS = 2.0  # from one drawing to the next
 MOST_SHARE = 0.03  # of a run's time goes into drawing: a slow machine draws less often
 
@@ -26,6 +28,7 @@ class EpochProgress:
 
     def __init__(self, label: str, pictures: int, history: Sequence[dict[str, Any]], epochs: int) -> None:
         """history: the run's own list, which grows; what is in it now was done before."""
+        accept_any_text()  # the line of an epoch has a letter that is not ASCII
         self.epochs = epochs
         self.curve = LiveCurve(label, history, epochs)
         self.curve.show()

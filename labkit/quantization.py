@@ -13,20 +13,22 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from labkit import arguments
+from labkit.errors import ArgumentError
 from labkit.models import quantized_layers
 from labkit.sparsity import html_table
 
 # Values closer than this share of the range are one level: float32 formulas differ by as much.
 TOLERANCE = 1e-6
+MOST_GRID_BITS = 20  # a million values; nobody looks at more
 
 
 def grid(low: float, high: float, bits: int) -> Tensor:
     """The 2^bits evenly spaced values low + (high - low) * k / (2^bits - 1), k = 0..2^bits - 1.
 
-    Returns float64 (2^bits,), both ends exact. Raises ValueError if bits < 1.
+    Returns float64 (2^bits,), both ends exact. Raises ArgumentError unless bits is 1 to 20.
     """
-    if bits < 1:
-        raise ValueError(f"a grid needs at least 1 bit, not {bits}")
+    bits = arguments.whole_number(bits, "bits", 1, MOST_GRID_BITS)
     values: Tensor = torch.linspace(low, high, 2**bits, dtype=torch.float64)
     return values
 
@@ -37,14 +39,14 @@ def distinct_levels(w: Tensor, tolerance: float = TOLERANCE) -> Tensor:
     tolerance: values that lie within tolerance * (max - min) of the smallest of their group count as
         one, and that smallest stands for them. 0 merges nothing but equal values.
 
-    Raises ValueError if w holds NaN or infinity.
+    Raises ArgumentError, a ValueError, if w is not a tensor, or holds NaN or infinity.
     """
-    values: Tensor = torch.unique(w.detach().cpu().double())
+    values: Tensor = torch.unique(arguments.tensor(w, "w").detach().cpu().double())
     if not bool(torch.isfinite(values).all()):
-        raise ValueError("cannot count levels: the tensor holds NaN or infinity")
+        raise ArgumentError("cannot count levels: the tensor holds NaN or infinity")
     if len(values) < 2:
         return values
-    reach = tolerance * float(values[-1] - values[0])
+    reach = arguments.number(tolerance, "tolerance") * float(values[-1] - values[0])
     levels: list[float] = []
     for value in values.tolist():
         # measured from the group's first value: a chain of near neighbours is no level

@@ -92,6 +92,6 @@ def recipe(name: str, bits: int | None = None) -> Recipe:
     To train by it: `chosen.prepare(net)`, then `labkit.train(net, ..., **chosen.options)`. Raises
     LabError for another name.
     """
-    if name not in RECIPES:
+    if not isinstance(name, str) or name not in RECIPES:
         raise LabError(f"there is no recipe {name!r}: it can be {' or '.join(RECIPES)}.")
     return RECIPES[name].at(bits)

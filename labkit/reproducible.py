@@ -14,13 +14,17 @@ from typing import Any
 import numpy as np
 import torch
 
+from labkit import arguments
+
 
 def seed_everything(seed: int = 42, deterministic: bool = True) -> dict[str, Any]:
     """Seed Python, NumPy and torch (CPU and every GPU); with `deterministic`, fix cuDNN's algorithms too.
 
     Returns the settings as plain data, for a run's record. Python's own hash seed can be set only
-    before Python starts, so it is reported, not changed.
+    before Python starts, so it is reported, not changed. Raises ArgumentError unless the seed is a whole
+    number from 0 to 2^32 - 1.
     """
+    seed = arguments.seed(seed)
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)  # seeds every GPU as well

@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from labkit.errors import LabError
+from labkit import arguments
+from labkit.errors import ArgumentError, LabError
 from labkit.paths import shipped_data
 from labkit.sparsity import html_table
 
@@ -98,6 +99,8 @@ def compare(
 
     dataset: the data set that `ours` was measured on; the report's column appears for CIFAR-10 only.
     """
-    measured = {str(row): float(accuracy) for row, accuracy in ours.items()}
+    if not isinstance(ours, Mapping):
+        raise ArgumentError(f"ours should be a dict, row: accuracy, not {arguments.shown(ours)}.")
+    measured = {str(row): arguments.number(value, f"the accuracy of {row!r}") for row, value in ours.items()}
     report = report_table(table) if dataset == "CIFAR-10" else {}
     return Comparison(title or f"{table.replace('_', ' ')}, accuracy on {dataset}", measured, report)

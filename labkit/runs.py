@@ -10,17 +10,22 @@ from __future__ import annotations
 import contextlib
 import copy
 import hashlib
+import io
 import json
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
+from labkit import arguments
 from labkit.checkpoints import weights_sha256
 from labkit.datasets import ImageSet
-from labkit.files import write_atomically
+from labkit.errors import ArgumentError, LabError
+from labkit.files import NotWritten, expect_writable, write_atomically
 
 
 @dataclass
@@ -44,12 +49,14 @@ class Run:
     def best(self) -> dict[str, Any]:
         """The record of the epoch whose weights were kept."""
         if self.best_epoch is None:
-            raise ValueError("no epoch was eligible: keep_best_from is not below epochs")
+            raise ArgumentError("no epoch was eligible for the best: keep_best_from should be below epochs.")
         return self.history[self.best_epoch]
 
     @property
     def last(self) -> dict[str, Any]:
         """The record of the last epoch."""
+        if not self.history:
+            raise ArgumentError("there is no last epoch: the run had epochs=0.")
         return self.history[-1]
 
     def add(self, record: dict[str, Any], net: nn.Module, eligible: bool) -> None:
@@ -82,7 +89,7 @@ class Run:
 
     def __str__(self) -> str:
         if self.best_epoch is None:
-            return f"{self.label}: {len(self.history)} epochs"
+            return f"{self.label}: {len(self.history)} epochs, none of them chosen"
         chosen_on = self.settings["chosen_on"]
         name = "test" if "test_accuracy" in self.last else "train"
         best, last = self.best[f"{name}_accuracy"], self.last[f"{name}_accuracy"]
@@ -112,10 +119,40 @@ class RunFolder:
     """
 
     def __init__(self, folder: str | Path, fingerprint: str) -> None:
-        self.file = Path(folder) / f"checkpoint-{fingerprint}.pt"
+        self.file = arguments.path(folder, "folder") / f"checkpoint-{fingerprint}.pt"
         self.fingerprint = fingerprint
+        self._kept = 0  # epochs that the checkpoint on disk holds
+        self._told = False
+
+    def expect_writable(self) -> None:
+        """Raise LabError unless checkpoints can be kept here: said before hours of training, not after."""
+        if self.file.is_dir():
+            raise LabError(f"{self.file} is a folder in the place of a checkpoint: delete it.")
+        try:
+            expect_writable(self.file)
+        except NotWritten as error:
+            raise LabError(
+                f"the run folder {self.file.parent} cannot be written ({error.strerror}). Name another one "
+                "with folder=... or LABKIT_RUNS, or train with folder=None, which keeps no checkpoint."
+            ) from None
 
     def write(self, run: Run, net: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Keep this epoch. A disk that is full costs the checkpoint, and not the training."""
+        try:
+            self._write(run, net, optimizer)
+            self._kept, self._told = len(run.history), False
+        except NotWritten as error:
+            if not self._told:
+                text = f"{run.label} goes on without its checkpoint: {error} {self._last_good()}"
+                tqdm.write(text, file=sys.stdout)  # above the bar
+            self._told = True
+
+    def _last_good(self) -> str:
+        if not self._kept:
+            return "No epoch of this run is kept on disk yet."
+        return f"The last good one is {self.file}, after epoch {self._kept}."
+
+    def _write(self, run: Run, net: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         state = {
             "fingerprint": self.fingerprint,
             "history": run.history,
@@ -125,9 +162,12 @@ class RunFolder:
             "optimizer": optimizer.state_dict(),
             "torch_rng": torch.get_rng_state(),
         }
-        write_atomically(self.file, lambda part: torch.save(state, part))
+        data = io.BytesIO()  # torch itself reports a full disk as a RuntimeError
+        torch.save(state, data)
+        write_atomically(self.file, lambda part: part.write_bytes(data.getbuffer()))
         for old in self._others()[KEPT - 1 :]:
-            old.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                old.unlink()
         self._write_record(run)
 
     def _write_record(self, run: Run) -> None:
@@ -146,7 +186,9 @@ class RunFolder:
         run.history = state["history"]
         run.best_epoch = state["best_epoch"]
         run.best_weights = state["best_weights"]
-        self._write_record(run)  # it may be that of another start
+        self._kept = len(run.history)
+        with contextlib.suppress(NotWritten):  # a folder to read from, such as somebody else's
+            self._write_record(run)  # it may be that of another start
         done, of = len(run.history), run.settings["epochs"]
         what = "was finished before: read back" if done == of else f"goes on after epoch {done} of {of}"
         print(f"{run.label} {what} (from {self.file.parent}; delete that folder to start over)")
@@ -169,5 +211,7 @@ class RunFolder:
             state = dict(torch.load(self.file, map_location="cpu", weights_only=True))
         except Exception:  # of a damaged file, anything
             print(f"the checkpoint {self.file} cannot be read; starting afresh")
+            with contextlib.suppress(OSError):
+                self.file.rmdir()  # an empty folder in its place
             return None
         return state if state.get("fingerprint") == self.fingerprint else None

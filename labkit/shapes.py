@@ -23,10 +23,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from labkit import arguments
 from labkit.datasets import ImageSet
 
 CLASSES = ("disc", "ring", "crescent", "triangle", "square", "pentagon", "star", "cross", "heart", "arrow")
 TRAIN_SIZE, TEST_SIZE = 20_000, 5_000
+MOST_SIZE = 1_000_000  # 3 GB
 # Per channel, those of the default training set to within 0.0001; fixed, whatever the size or seed.
 MEAN = (0.4990, 0.4992, 0.5011)
 STD = (0.1858, 0.1857, 0.1853)
@@ -53,13 +55,12 @@ def draw(train: bool = True, size: int | None = None, seed: int = 0) -> ImageSet
     order. Training and test pictures come from independent random numbers, and so does every seed.
     Drawn on the first call and then kept: equal arguments return the same tensors, so copy before writing.
 
-    Raises ValueError if size < 1 or seed < 0.
+    Raises ArgumentError, a ValueError, unless size and seed are whole numbers, size >= 1 and seed >= 0.
     """
     if size is None:
         size = TRAIN_SIZE if train else TEST_SIZE
-    if size < 1 or seed < 0:
-        raise ValueError(f"Shapes-10 needs size >= 1 and seed >= 0, not size={size} and seed={seed}")
-    return _draw(bool(train), int(size), int(seed))
+    size = arguments.whole_number(size, "size", 1, MOST_SIZE)
+    return _draw(bool(train), size, arguments.seed(seed))
 
 
 @lru_cache(maxsize=4)

@@ -14,7 +14,8 @@ from html import escape
 import torch
 from torch import Tensor, nn
 
-from labkit.errors import LabError
+from labkit import arguments
+from labkit.errors import ArgumentError, LabError
 from labkit.models import prunable_layers
 
 
@@ -32,7 +33,7 @@ def sparsity(net_or_layer: nn.Module) -> float:
 
     A net is a module that has no `weight` of its own. One without prunable layers has no zeros: 0.0.
     """
-    weight = getattr(net_or_layer, "weight", None)
+    weight = getattr(arguments.network(net_or_layer, "net_or_layer"), "weight", None)
     if isinstance(weight, Tensor):
         return count_zeros(weight) / max(weight.numel(), 1)
     return sparsity_report(net_or_layer).overall
@@ -109,8 +110,14 @@ class Mask:
     __slots__ = ("_pruned",)
 
     def __init__(self, layers: Mapping[str, Tensor]) -> None:
+        if not isinstance(layers, Mapping):
+            raise ArgumentError(
+                f"layers should map names to tensors, not be {arguments.shown(layers)}. "
+                "The mask of a network as it is now: Mask.of(net)."
+            )
         pruned: dict[str, Tensor] = {}
         for name, values in layers.items():
+            arguments.tensor(values, f"the mask of {name}")
             if not bool(((values == 0) | (values == 1)).all()):
                 raise MaskError(f"the mask of {name} must hold only 0 and 1, 0 where a weight is pruned")
             pruned[name] = values.detach() == 0

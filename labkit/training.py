@@ -19,8 +19,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from labkit.datasets import ImageSet
-from labkit.errors import LabError
+from labkit import arguments
+from labkit.datasets import ImageSet, expect_image_set
+from labkit.errors import ArgumentError, LabError
 from labkit.inference import frozen
 from labkit.loaders import Loader
 from labkit.memory import keep_freed_memory
@@ -30,6 +31,7 @@ from labkit.progress import EpochProgress
 from labkit.reproducible import code_fingerprint, environment
 from labkit.runs import Run, RunFolder, fingerprint
 
+EPOCH_ARGUMENTS = ("net", "trainloader", "criterion", "optimizer")
 EpochFunction = Callable[[nn.Module, Loader, nn.Module, torch.optim.Optimizer], object]
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 Schedule = Callable[[float], float]
@@ -53,10 +55,13 @@ def evaluate(net: nn.Module, data: ImageSet | Loader, batch_size: int = 250) -> 
     """Loss and accuracy of `net` over all of `data`, in float32 and evaluation mode.
 
     The network's mode is put back afterwards. The loss is the mean over pictures; with equal
-    batches that is the mean of batch means, which is how the report counts.
+    batches that is the mean of batch means, which is how the report counts. Raises ArgumentError for a
+    DataLoader or anything else that is not one of labkit's.
     """
+    device = _device_of(net)
+    if not isinstance(data, Loader):
+        expect_image_set(data, "data")
     keep_freed_memory()
-    device = next(net.parameters()).device
     loader = data if isinstance(data, Loader) else Loader(data, batch_size, train=False, device=device)
     score = Score(nn.CrossEntropyLoss())
     was_training = net.training
@@ -77,7 +82,7 @@ class Score(nn.Module):
     It adds up on the device, so that watching a run costs no synchronisation.
     """
 
-    def __init__(self, criterion: nn.Module) -> None:
+    def __init__(self, criterion: Callable[[Tensor, Tensor], Tensor]) -> None:
         super().__init__()
         self.criterion = criterion
         self.reset()
@@ -149,7 +154,7 @@ def train(
     optimizer: OptimizerFactory | None = None,
     schedule: Schedule = constant,
     criterion: nn.Module | None = None,
-    epoch_fn: EpochFunction | None = None,
+    epoch_fn: EpochFunction = train_epoch,
     before_epoch: Callable[[nn.Module, int], object] | None = None,
     callbacks: Sequence[Any] = (),
     batch_size: int = 256,
@@ -162,7 +167,8 @@ def train(
 ) -> Run:
     """Train `net` in place for `epochs`; at the end it holds the weights of its best epoch.
 
-    epoch_fn: one epoch, by default `train_epoch`. before_epoch(net, epoch): called first in each epoch.
+    epoch_fn: one epoch, which steps the optimizer that it is given. before_epoch(net, epoch): called first
+        in each epoch.
     validation_set: chooses the best epoch if given; else `test_set` does (as the report did: say so
         where you quote it); with neither, the last epoch is kept.
     keep_best_from: epochs before this one are not candidates for the best.
@@ -170,19 +176,33 @@ def train(
         hardware is fast at it. `evaluate` and what it returns are float32 in any case.
     folder: where a checkpoint is written after each epoch. A run that was interrupted goes on from
         there, a finished one is read back, provided that its settings, data, starting weights and
-        functions are the same; otherwise it starts afresh.
+        functions are the same; otherwise it starts afresh. A disk that fills up meanwhile costs the
+        checkpoint and not the run.
     seed: decides shuffling and augmentation. On a CPU a resumed run ends in the same bits.
 
-    Returns the run's record. Raises TrainingDiverged when the loss is no longer a finite number.
+    Returns the run's record. Raises TrainingDiverged when the loss is no longer a finite number, and
+    LabError before the first epoch for arguments of another kind or a folder that cannot be written,
+    after it if `epoch_fn` did not train.
     """
+    device = _device_of(net)
+    epochs = arguments.whole_number(epochs, "epochs", 0)
+    keep_best_from = arguments.whole_number(keep_best_from, "keep_best_from", 0)
+    arguments.function(epoch_fn, "epoch_fn", "finetune_after_prune", takes=EPOCH_ARGUMENTS)
+    arguments.function(schedule, "schedule", "labkit.cosine", takes=("done",))
+    if before_epoch is not None:
+        arguments.function(before_epoch, "before_epoch", "iterative_prune", takes=("net", "epoch"))
+    callbacks = arguments.callbacks(callbacks)
+    for name, data in (("validation_set", validation_set), ("test_set", test_set)):
+        if data is not None and not isinstance(data, Loader):
+            expect_image_set(data, name)
+    expect_image_set(train_set, "train_set")
+    if not any(parameter.requires_grad for parameter in net.parameters()):
+        raise ArgumentError("net cannot be trained: requires_grad is False for all of its parameters.")
     keep_freed_memory()
-    device = next(net.parameters()).device
-    optimizer_factory = optimizer or sgd()
     precision = resolve(precision, device)
-    run_epoch = epoch_fn or train_epoch
     loader = Loader(train_set, batch_size, device=device, seed=seed)
-    score = Score(criterion or nn.CrossEntropyLoss())
-    opt = optimizer_factory(net.parameters())
+    score = Score(arguments.criterion(criterion or nn.CrossEntropyLoss()))
+    opt = arguments.make_optimizer(optimizer or sgd(), net)
     base_lrs = [group["lr"] for group in opt.param_groups]
     settings = {
         "epochs": epochs, "batch_size": batch_size, "keep_best_from": keep_best_from, "seed": seed,
@@ -190,12 +210,14 @@ def train(
         "schedule": getattr(schedule, "__name__", str(schedule)), "criterion": repr(score.criterion),
         "precision": precision, "train_set": f"{train_set.name}, {len(train_set)} pictures",
         "chosen_on": _chooser(validation_set, test_set),
-        "code": code_fingerprint(epoch_fn, before_epoch, schedule, *_quantizers(net)),
+        "code": code_fingerprint(_own(epoch_fn), before_epoch, schedule, *_quantizers(net)),
     }  # fmt: skip
     run = Run(label, settings, environment(device), fingerprint(settings, net, train_set))
     saved = RunFolder(folder, run.fingerprint) if folder is not None else None
     if saved is not None:
         saved.restore(run, net, opt)
+        if len(run.history) < epochs:
+            saved.expect_writable()
 
     steps_per_epoch = len(loader)
     steps = len(run.history) * steps_per_epoch
@@ -211,6 +233,7 @@ def train(
 
     _set_lr(opt, base_lrs, schedule(steps / max(1, epochs * steps_per_epoch)))
     with ExitStack() as stack:
+        stack.enter_context(torch.enable_grad())  # a cell may have switched gradients off around it
         progress = stack.enter_context(EpochProgress(label, len(train_set), run.history, epochs))
         loader.on_batch = progress.advance
         # a hook on the optimizer, so that callbacks run after each step of anybody's loop
@@ -225,9 +248,15 @@ def train(
                 before_epoch(net, epoch)
             for callback in callbacks:
                 _call(callback, "before_epoch", net, epoch)
+            before = steps
             with forward_in(net, precision):
-                run_epoch(net, loader, score, opt)
+                epoch_fn(net, loader, score, opt)
             _check_finite(score, opt, epoch)
+            if steps == before:
+                raise LabError(
+                    f"{_name_of(epoch_fn)} trained nothing in epoch {epoch}: for each batch it has to call "
+                    "step() of the optimizer that it is given."
+                )
             record = {"epoch": epoch, "lr": lr, **_named("train", score.result())}
             seconds = time.perf_counter() - started
             record |= {"seconds": seconds, "images_per_second": score.seen / seconds}
@@ -259,13 +288,32 @@ def finetune(
 ) -> Run:
     """`train` with the report's recipe: SGD at a constant, small learning rate, best epoch kept.
 
-    Takes every option of `train`; see there.
+    Takes every option of `train` but `optimizer`; see there.
     """
+    arguments.options(options, train, "finetune", without=("optimizer",))
     recipe = sgd(lr, momentum, weight_decay)
     return train(
         net, train_set, test_set,
         epochs=epochs, optimizer=recipe, batch_size=batch_size, label=label, **options,
     )  # fmt: skip
+
+
+def _device_of(net: nn.Module) -> torch.device:
+    """Where the network's parameters are. Raises ArgumentError if it is none, or has none."""
+    parameter = next(arguments.network(net).parameters(), None)
+    if parameter is None:
+        raise ArgumentError(f"net, {arguments.shown(net)}, has no parameters: there is nothing to train.")
+    device: torch.device = parameter.device
+    return device
+
+
+def _own(epoch_fn: EpochFunction) -> EpochFunction | None:
+    """What of it tells one run from another: labkit's own epoch counts as none."""
+    return None if epoch_fn is train_epoch else epoch_fn
+
+
+def _name_of(function: Any) -> str:
+    return str(getattr(function, "__name__", "epoch_fn"))
 
 
 def _quantizers(net: nn.Module) -> list[Any]:

@@ -151,6 +151,69 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
         load_into(resnet20(), tmp_path / "w.safetensors")
 
 
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:12\nsize 1094\n", "a Git LFS pointer"),
+        (b"\n<!DOCTYPE html><html><title>Sign in</title></html>", "a web page"),
+        (b"\xef\xbb\xbf<HTML><body>moved</body></HTML>", "a web page"),
+        (b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>', "a web page"),
+        (b"", "an empty file"),
+    ],
+)
+def test_a_file_that_stands_for_weights_is_told(tmp_path: Path, content: bytes, sentence: str) -> None:
+    (tmp_path / "w.pt").write_bytes(content)
+    with pytest.raises(LabError, match=rf"w\.pt is {sentence}.*git lfs pull"):
+        load(tmp_path / "w.pt")
+    with pytest.raises(LabError, match=sentence):
+        labkit.load_compressed(tmp_path / "w.pt", resnet20())
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "_orig_mod.module."])
+def test_what_a_wrapper_puts_before_each_name_does_not_matter(tmp_path: Path, prefix: str) -> None:
+    net = resnet20()
+    wrapped = {f"{prefix}{name}": value for name, value in net.state_dict().items()}
+    torch.save(wrapped, tmp_path / "wrapped.pt")
+    assert weights_sha256(load(tmp_path / "wrapped.pt")) == weights_sha256(net)
+    torch.save(net.state_dict(), tmp_path / "plain.pt")
+    parallel = torch.nn.DataParallel(resnet20())
+    load_into(parallel, tmp_path / "plain.pt")
+    assert weights_sha256(parallel.module) == weights_sha256(net)
+
+
+def test_what_does_not_fit_is_one_short_sentence(tmp_path: Path) -> None:
+    net = resnet20()
+    state = net.state_dict()
+    state["final_fc.linear.weight"] = torch.zeros(100, 64)
+    del state["final_fc.linear.bias"]
+    state["extra"] = torch.zeros(1)
+    torch.save(state, tmp_path / "w.pt")
+    with pytest.raises(LabError) as caught:
+        load(tmp_path / "w.pt")
+    for part in ("final_fc.linear.bias", "extra", "(100, 64) in the file, (10, 64) in the network"):
+        assert part in str(caught.value)
+    assert "\n" not in str(caught.value)
+    torch.save({"net": state, "epoch": 3}, tmp_path / "run.pt")
+    with pytest.raises(LabError, match="It holds net, epoch"):
+        load(tmp_path / "run.pt")
+    with pytest.raises(LabError, match="is a folder"):
+        load(str(tmp_path))
+
+
+def test_a_baseline_that_is_not_there_names_the_variable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LABKIT_BASELINE", str(tmp_path / "nosuch.pt"))
+    with pytest.raises(LabError, match=r"LABKIT_BASELINE names .*nosuch\.pt"):
+        load("resnet20-cifar10")
+
+
+def test_a_path_in_a_home_that_nobody_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # as where the user has no entry
+    with pytest.raises(LabError, match="no home folder"):
+        read_weights("~/mine.pt")
+
+
 def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("old")

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from labkit import download
+from labkit import download, paths
 from labkit.download import FILES, FOLDER, fetch_cifar10, find_cifar10, status
 from labkit.errors import LabError
 from labkit.transfer import Wanted
@@ -75,10 +75,59 @@ def test_labkits_own_folders_are_data_of_a_checkout_then_the_cache(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(download, "__file__", str(tmp_path / "labkit" / "download.py"))
-    monkeypatch.setattr(download.platformdirs, "user_cache_path", lambda name: tmp_path / name)
+    monkeypatch.setattr(paths.platformdirs, "user_cache_path", lambda name: tmp_path / name)
     assert download._own_folders() == [tmp_path / "labkit"]
     (tmp_path / "pyproject.toml").touch()
     assert download._own_folders() == [tmp_path / "data", tmp_path / "labkit"]
+
+
+def test_to_name_the_archive_is_to_name_its_folder(
+    cifar: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "env").mkdir()
+    archive = tmp_path / "env" / "cifar-10-python.tar.gz"
+    archive.write_bytes(cifar.tar)
+    monkeypatch.setenv("LABKIT_DATA", str(archive))
+    assert fetch_cifar10(mirrors=[]) == tmp_path / "env" / FOLDER
+    assert find_cifar10(archive) == tmp_path / "env" / FOLDER
+
+
+@pytest.mark.parametrize("named", ["root", "LABKIT_DATA"])
+def test_another_file_is_not_taken_for_a_folder(
+    cifar: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str
+) -> None:
+    (tmp_path / "notes.txt").touch()
+    if named == "LABKIT_DATA":
+        monkeypatch.setenv("LABKIT_DATA", str(tmp_path / "notes.txt"))
+    with pytest.raises(LabError, match=rf"{named} names the file .*notes\.txt: name the folder"):
+        fetch_cifar10(tmp_path / "notes.txt" if named == "root" else None, mirrors=[])
+
+
+def test_a_named_folder_that_is_not_there_is_told_once(
+    cifar: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cifar.write(tmp_path / "home" / "data")
+    monkeypatch.setenv("LABKIT_DATA", str(tmp_path / "typo"))
+    for _ in range(2):
+        assert find_cifar10() == tmp_path / "home" / "data" / FOLDER
+    assert capsys.readouterr().err.count("typo, which does not exist") == 1
+    assert any(line.endswith("typo: does not exist") for line in status())
+
+
+@pytest.mark.parametrize("raises", [True, False], ids=["it raises", "it leaves the ~"])
+def test_without_a_home_data_goes_among_the_temporary_files(
+    cifar: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, raises: bool
+) -> None:
+    def no_home(name: str) -> Path:
+        if raises:
+            raise RuntimeError("could not determine the home directory")
+        return Path("~/.cache") / name
+
+    monkeypatch.setattr(paths.platformdirs, "user_cache_path", no_home)
+    monkeypatch.setattr(paths.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(download.os.path, "expanduser", lambda path: path)
+    assert paths.user_cache() == tmp_path / "labkit"
+    assert all("~" not in str(place.home) for place in download.places())
 
 
 # --- damage ----------------------------------------------------------------------------------------

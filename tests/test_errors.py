@@ -32,8 +32,10 @@ def shown(folder: Path, *cells: str) -> list[str]:
 @pytest.mark.slow
 def test_a_mistake_is_its_sentence_and_a_bug_keeps_its_traceback(tmp_path: Path) -> None:
     mistake = "import labkit\n\ndef mine():\n    return labkit.load('nosuch')\n\nmine()"
-    text, of_a_bug = shown(tmp_path, mistake, "import labkit\nlabkit.load(3)")
+    bug = "import labkit\nlabkit.checkpoints.shipped = lambda: 1 / 0\nlabkit.load('nosuch')"
+    text, wrong_argument, of_a_bug = shown(tmp_path, mistake, "import labkit\nlabkit.load(3)", bug)
     assert "LabError: there are no weights called 'nosuch'." in text
     assert "line 4: return labkit.load('nosuch')" in text
     assert "Traceback" not in text and "checkpoints.py" not in text
+    assert "ArgumentError: name should be" in wrong_argument and "Traceback" not in wrong_argument
     assert "Traceback" in of_a_bug

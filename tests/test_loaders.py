@@ -151,5 +151,5 @@ def test_pictures_are_copied_to_a_device_once(small_set: ImageSet) -> None:
 
 
 def test_a_batch_size_of_zero_is_refused(small_set: ImageSet) -> None:
-    with pytest.raises(ValueError, match="batch_size is 0"):
+    with pytest.raises(ValueError, match="batch_size should be a whole number, 1 or larger, not 0"):
         Loader(small_set, batch_size=0)

@@ -124,6 +124,7 @@ def test_evaluation_within_a_training_loop_is_float32_too(small_set: ImageSet) -
         net(torch.randn(2, 3, 32, 32))
         seen.append(dtype_inside(net))  # type: ignore[arg-type]
         net(torch.randn(2, 3, 32, 32))
+        optimizer.step()
 
     net = resnet20()
     wanted = evaluate(net, small_set)

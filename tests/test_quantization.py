@@ -37,7 +37,7 @@ def test_a_grid_is_numpys_linspace_with_exact_ends(bits: int) -> None:
 
 
 def test_a_grid_needs_a_bit() -> None:
-    with pytest.raises(ValueError, match="at least 1 bit, not 0"):
+    with pytest.raises(ValueError, match="bits should be a whole number, from 1 to 20, not 0"):
         grid(0, 1, 0)
 
 

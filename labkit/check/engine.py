@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import io
+import sys
 import types
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +22,9 @@ import torch
 from torch import Tensor
 
 from labkit.check.exceptions import explain, is_stub
+from labkit.errors import LabError
 from labkit.outcomes import Outcome
+from labkit.streams import accept_any_text
 
 CheckFunction = Callable[[Any], object]
 
@@ -140,6 +143,8 @@ class Suite:
 
         def register(function: CheckFunction) -> CheckFunction:
             if not function.__doc__:
+                if sys.flags.optimize >= 2:
+                    raise LabError("checks need docstrings, which python -OO drops: unset PYTHONOPTIMIZE.")
                 raise ValueError(f"check {function.__name__} needs a docstring: it is what the student reads")
             self._checks.append((function, points, earlier))
             return function
@@ -163,6 +168,7 @@ class Suite:
     def show(self) -> None:
         """Run and print one sentence for each check, without points: an instant check."""
         report = self.run(quiet=False)
+        accept_any_text()  # of a script's console: the marks are not ASCII
         shown[self.name] = Shown(report, tuple(_sources(self.answer)))
         print(report.name)
         for outcome in report.outcomes:

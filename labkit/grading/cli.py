@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,7 +19,23 @@ if TYPE_CHECKING:
 
     from labkit.grading.marks import Result
 
-Assignment = Annotated[str, typer.Argument(help="The assignment: a folder of source/.")]
+
+PATTERNS = '+*?[]{}<>|:"\\/%#'  # what nbgrader, an address or a file system reads as something else
+
+
+def _assignment(name: str) -> str:
+    """An assignment's name, if it can be a folder's and nbgrader's. Raises LabError."""
+    refused = sorted(letter for letter in set(name) if letter in PATTERNS or not letter.isprintable())
+    if refused or not name or name != name.strip(" ."):
+        why = f" because of {' '.join(map(repr, refused))}" if refused else ""
+        raise LabError(
+            f"{name!r} cannot be the name of an assignment{why}.\n"
+            "Use letters, digits, -, _, and dots or spaces inside it, for the folder of source/ too."
+        )
+    return name
+
+
+Assignment = Annotated[str, typer.Argument(help="The assignment: a folder of source/.", callback=_assignment)]
 Course = Annotated[
     Path | None,
     typer.Option(
@@ -38,13 +57,27 @@ CORES = os.cpu_count() or 1
 
 def add_commands(app: typer.Typer) -> None:
     """Add the instructor's commands to `labkit`. What they need is imported when they run."""
-    app.command()(new)
-    app.command()(release)
-    app.command("collect")(collect_command)
-    app.command()(grade)
-    app.command()(regrade)
-    app.command()(report)
-    app.command(hidden=True)(demo)
+    app.command()(_at_home(new))
+    app.command()(_at_home(release))
+    app.command("collect")(_at_home(collect_command))
+    app.command()(_at_home(grade))
+    app.command()(_at_home(regrade))
+    app.command()(_at_home(report))
+    app.command(hidden=True)(_at_home(demo))
+
+
+def _at_home(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command a home for a while where its user has none, as in some containers: Jupyter needs one."""
+
+    @functools.wraps(command)
+    def run(*args: Any, **options: Any) -> None:
+        if os.path.isabs(os.path.expanduser("~")):
+            return command(*args, **options)
+        with tempfile.TemporaryDirectory(prefix="labkit-home-") as home:
+            os.environ["HOME"] = home
+            return command(*args, **options)
+
+    return run
 
 
 def new(
@@ -55,7 +88,8 @@ def new(
         str | None, typer.Option("--title", help="The heading.", show_default="made from the name")
     ] = None,
     assignment: Annotated[
-        str, typer.Option("--assignment", help="The folder of source/ that it goes to.")
+        str,
+        typer.Option("--assignment", help="The folder of source/ that it goes to.", callback=_assignment),
     ] = "compression",
     course: Course = None,
 ) -> None:
@@ -87,8 +121,10 @@ def release(
     """Make the students' notebooks from the source: solutions and hidden tests out, Colab cells in."""
     from rich.console import Console
 
-    from labkit.grading import reference, release, settings, tables
+    from labkit.grading import reference, release, sources, tables
 
+    if score:
+        _expect_docstrings()
     course = _course(course)
     console = Console(highlight=False)
     if check:
@@ -107,8 +143,10 @@ def release(
         written = release.release(course, assignment)
         where = tables.shown(course / "release" / assignment)
         tables.print_line(console, f"{len(written)} notebooks written to {where}")
+        for name in sources.left_aside(course, assignment):
+            tables.print_line(console, f"{name} was left aside: give it a name of its own to release it")
     if score:
-        settings.source_notebooks(course, assignment)
+        sources.source_notebooks(course, assignment)
         runs = reference.run_notebooks(course / "source" / assignment, jobs)
         console.print(tables.runs_table(runs))
         if any(run.trouble or run.points < run.possible for run in runs):
@@ -180,6 +218,7 @@ def _grade(
 
     if sys.platform == "win32":
         raise LabError("grading needs Linux or macOS: on Windows run it in WSL (wsl --install).")
+    _expect_docstrings()
     from labkit.grading.engine import Engine
     from labkit.grading.scratch import sweep
 
@@ -207,12 +246,24 @@ def _grade(
         )
 
 
+def _expect_docstrings() -> None:
+    if sys.flags.optimize >= 2:
+        raise LabError(
+            "tests need docstrings, the sentences of checks, which this Python drops: run it without -OO, "
+            "PYTHONOPTIMIZE unset."
+        )
+
+
 def report(assignment: Assignment = "compression", course: Course = None) -> None:
     """Write a page about the class: distribution, hard checks, mended submissions, answers alike."""
     from labkit.grading.classreport import write_report
+    from labkit.grading.database import check_reachable, explained
     from labkit.grading.tables import shown
 
-    typer.echo(f"class report  {shown(write_report(_course(course), assignment))}")
+    course = _course(course)
+    check_reachable(course)
+    with explained(course):
+        typer.echo(f"class report  {shown(write_report(course, assignment))}")
 
 
 def demo(
@@ -223,6 +274,7 @@ def demo(
     """The whole way from source notebooks to a graded class of four invented students."""
     from labkit.grading.demo import demo
 
+    _expect_docstrings()
     demo(_course(course), folder.resolve(), jobs=jobs)
 
 

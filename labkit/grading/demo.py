@@ -23,7 +23,7 @@ from labkit.grading.grade import Options, grade_class
 from labkit.grading.reference import Run, run_notebooks
 from labkit.grading.release import release
 from labkit.grading.samples import make_class
-from labkit.grading.settings import source_notebooks
+from labkit.grading.sources import leavings, source_notebooks
 from labkit.grading.tables import print_class, print_line, runs_table, shown
 
 MARK = ".labkit-demo"  # in a folder that we made, and may empty again
@@ -36,14 +36,13 @@ def demo(course: Path, folder: Path, assignment: str = "compression", jobs: int 
     start = time.perf_counter()
     _fresh(folder)
     notebooks = source_notebooks(course, assignment)
-    shutil.copytree(course / "source" / assignment, folder / "course" / "source" / assignment)
+    copy = folder / "course" / "source" / assignment
+    shutil.copytree(course / "source" / assignment, copy, ignore=leavings)
 
     with _step(console, f"release: {len(notebooks)} notebooks without solutions and hidden tests"):
         released = release(folder / "course", assignment)
     with _step(console, "the reference solution of every notebook, experiments too"):
-        runs = run_notebooks(
-            folder / "course" / "source" / assignment, jobs, lambda run: print_line(console, _line(run))
-        )
+        runs = run_notebooks(copy, jobs, lambda run: print_line(console, _line(run)))
         pictures = sum(_save(run, folder) for run in runs)
     console.print(runs_table(runs))
     with _step(console, "four students hand in; grading them"):

@@ -7,7 +7,6 @@ This process alone writes them; whatever goes wrong with one student is a note o
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 from collections.abc import Iterator
@@ -15,11 +14,10 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from nbgrader.converters import GenerateAssignment, NbGraderException
-
 from labkit.errors import LabError
 from labkit.grading import schedule
 from labkit.grading.class_run import ClassRun, Say
+from labkit.grading.database import check_reachable, explained
 from labkit.grading.engine import Engine
 from labkit.grading.exports import write_exports
 from labkit.grading.files import Found, printable, submission_files
@@ -27,9 +25,8 @@ from labkit.grading.gradebook import GradebookWriter
 from labkit.grading.intake import handed_in, matters
 from labkit.grading.marks import Result
 from labkit.grading.outputs import safe_line, safe_text
-from labkit.grading.release import check_source
+from labkit.grading.release import build
 from labkit.grading.scratch import scratch_folder, sweep
-from labkit.grading.settings import course_directory, course_settings, source_notebooks
 from labkit.grading.submission import Assignment
 
 LONGEST_NAME = 200  # bytes of a student's; files are called after it, and systems take names of 255 bytes
@@ -83,8 +80,9 @@ def grade_class(
             sweep()
             stack.callback(sweep)
         released = stack.enter_context(prepared_release(course, assignment))
+        stack.enter_context(explained(course))
         book = stack.enter_context(GradebookWriter(course, assignment))
-        lab = Assignment.read(released, course / "source" / assignment)
+        lab = Assignment.read(released, released.parents[1] / "source" / assignment)
         if options.notebook is not None and options.notebook not in lab.source:
             raise LabError(f"{assignment} has no notebook {options.notebook}: it has {', '.join(lab.source)}")
         run = ClassRun(
@@ -159,24 +157,6 @@ def prepared_release(course: Path, assignment: str) -> Iterator[Path]:
 
     The committed release is not touched.
     """
-    for path in source_notebooks(course, assignment):
-        check_source(path)
-    log = logging.Logger("labkit.gradebook")
-    errors: list[str] = []
-    keep = logging.Handler(logging.ERROR)
-    keep.emit = lambda record: errors.append(record.getMessage())  # type: ignore[method-assign]
-    log.addHandler(keep)
-    config = course_settings(course)
-    config.BaseConverter.force = True
+    check_reachable(course)
     with scratch_folder("release") as scratch:
-        coursedir = course_directory(course, assignment, release_directory=str(scratch), log=log)
-        try:
-            GenerateAssignment(coursedir=coursedir, config=config, log=log).start()
-        except NbGraderException as error:
-            if any("there are submissions associated with it" in message for message in errors):
-                raise LabError(
-                    "the source has gained or lost graded cells since this class was first graded.\n"
-                    f"To grade it anew, move {course / 'gradebook.db'} away and run this again."
-                ) from None
-            raise LabError("nbgrader cannot read the source:\n" + "\n".join(errors)) from error
-        yield scratch / assignment
+        yield build(course, assignment, scratch, gradebook=True)

@@ -19,14 +19,10 @@ from nbformat import NotebookNode
 from nbgrader.api import Comment, Grade, Gradebook, MissingEntry, SubmittedNotebook
 from nbgrader.preprocessors import AssignLatePenalties
 from nbgrader.utils import compute_checksum, is_grade, is_solution, parse_utc
-from sqlalchemy import create_engine
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import OperationalError
 
-from labkit.errors import LabError
 from labkit.grading.autograded import Source, SourceCell, verdicts_by_grade_id
 from labkit.grading.repair import grade_id_of
-from labkit.grading.settings import course_directory, course_settings, gradebook_url
+from labkit.grading.settings import course_directory, course_settings
 from labkit.grading.verdicts import Graded, Verdict
 
 NO_RESPONSE = "No response."  # nbgrader's words for an answer that was left as it was released
@@ -73,19 +69,6 @@ class NotebookGrades:
     @property
     def outstanding(self) -> float:
         return sum(cell.outstanding for cell in self.cells.values())
-
-
-def check_reachable(course: Path) -> None:
-    """Raise LabError if the gradebook is a database that does not answer."""
-    url = make_url(gradebook_url(course))
-    engine = create_engine(url)
-    try:
-        engine.connect().close()
-    except OperationalError as error:
-        reason = str(error.orig).strip().splitlines()
-        raise LabError(f"the gradebook {url!r} does not answer: {reason[0] if reason else error}") from None
-    finally:
-        engine.dispose()
 
 
 class GradebookWriter:

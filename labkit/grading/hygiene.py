@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from labkit.errors import LabError
-from labkit.grading.release import check_source
+from labkit.grading.sources import check_source
 
 KEPT_METADATA = {"editable", "deletable", "nbgrader", "slideshow", "tags"}
 
 
 def strip(path: Path) -> bool:
     """Strip a notebook file in place; True if there was something to strip. Raises LabError without ids."""
-    text = path.read_text(encoding="utf-8")
-    content: dict[str, Any] = json.loads(text)
+    text = path.read_bytes().decode("utf-8")
+    content: dict[str, Any] = json.loads(text.removeprefix("\ufeff"))
     for cell in content["cells"]:
         cell["metadata"] = {key: value for key, value in cell["metadata"].items() if key in KEPT_METADATA}
         if cell["cell_type"] == "code":

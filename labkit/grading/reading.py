@@ -19,11 +19,13 @@ from typing import Any
 import nbformat
 from nbformat import NotebookNode
 
+from labkit.files import disguise
 from labkit.grading.outputs import safe_attachments, safe_outputs
 
 CELL_TYPES = ("code", "markdown", "raw")
 OUTPUT_TYPES = ("stream", "display_data", "execute_result", "error")
 GOOD_ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+CONFLICT = re.compile(r"^(<{7}|>{7})( |$)", re.M)  # of Git
 GOOD_TAG = re.compile(r"[^,]{1,100}")
 NBGRADER = (
     "grade_id", "grade", "solution", "locked", "task", "points", "schema_version", "cell_type", "checksum",
@@ -48,9 +50,7 @@ class Unreadable(Exception):  # noqa: N818 (it says what the file is)
 def read_notebook(data: bytes) -> tuple[NotebookNode, list[str]]:
     """The notebook in a file's bytes, and what had to be mended in it. Raises Unreadable."""
     notes: list[str] = []
-    content = _json(_text(data))
-    if not isinstance(content, dict) or not ({"cells", "worksheets"} & content.keys()):
-        raise Unreadable("it is JSON, but not a notebook: it has no cells")
+    content = notebook_json(data)
     major = _major(content)
     if major < 4 or "cells" not in content:
         given = _old_cells(content)
@@ -73,9 +73,19 @@ def read_notebook(data: bytes) -> tuple[NotebookNode, list[str]]:
     return nbformat.from_dict(plain | {"cells": cells}), notes
 
 
+def notebook_json(data: bytes) -> dict[str, Any]:
+    """A notebook file's content, as JSON has it. Raises Unreadable."""
+    content = _json(_text(data))
+    if not isinstance(content, dict) or not ({"cells", "worksheets"} & content.keys()):
+        raise Unreadable("it is JSON, but not a notebook: it has no cells")
+    return content
+
+
 def _text(data: bytes) -> str:
     if not data.strip():
         raise Unreadable("the file is empty")
+    if instead := disguise(data[:1000]):
+        raise Unreadable(f"it is {instead}, and not a notebook")
     if data.startswith(b"PK\x03\x04"):
         raise Unreadable("it is a zip file under a notebook's name")
     coding = "utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
@@ -94,6 +104,11 @@ def _json(text: str) -> Any:
     except RecursionError:
         raise Unreadable("its JSON is nested too deeply") from None
     except json.JSONDecodeError as error:
+        if conflict := CONFLICT.search(text):
+            line = text.count("\n", 0, conflict.start()) + 1
+            raise Unreadable(
+                f"it holds Git's conflict markers, the first in line {line}: resolve the conflict"
+            ) from None
         where = f"line {error.lineno}, column {error.colno}"
         if not text.lstrip().startswith(("{", "[")):
             raise Unreadable("it is no notebook: it does not begin as one") from None

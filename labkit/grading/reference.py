@@ -18,6 +18,7 @@ from nbgrader.utils import determine_grade, is_grade, is_solution
 
 from labkit.grading.kernels import kernel_environment, private_jupyter
 from labkit.grading.scratch import scratch_folder
+from labkit.grading.sources import leavings
 
 CELL_SECONDS = 300
 
@@ -42,7 +43,7 @@ def run_notebooks(folder: Path, jobs: int, done: Callable[[Run], None] | None = 
     """
     with scratch_folder("run") as scratch, private_jupyter():
         copy = scratch / folder.name
-        shutil.copytree(folder, copy)
+        shutil.copytree(folder, copy, ignore=leavings)
         return asyncio.run(_run_all(sorted(copy.glob("*.ipynb")), jobs, done))
 
 

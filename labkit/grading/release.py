@@ -7,7 +7,6 @@ through a folder of its own, without a gradebook, and every cell keeps the id th
 from __future__ import annotations
 
 import filecmp
-import json
 import logging
 import shutil
 from pathlib import Path
@@ -17,9 +16,10 @@ from nbgrader.coursedir import CourseDirectory
 from nbgrader.preprocessors import SaveCells
 
 from labkit.errors import LabError
+from labkit.grading.database import explained
 from labkit.grading.scratch import scratch_folder
-from labkit.grading.settings import course_settings, source_notebooks
-from labkit.submit import ZIP_NAME
+from labkit.grading.settings import course_settings
+from labkit.grading.sources import check_source, leavings, source_notebooks
 
 
 def release(course: Path, assignment: str) -> list[Path]:
@@ -51,43 +51,38 @@ def differences(course: Path, assignment: str) -> list[str]:
         ]
 
 
-def build(course: Path, assignment: str, scratch: Path) -> Path:
-    """Generate the release inside the empty folder `scratch`; returns the folder with the notebooks."""
+def build(course: Path, assignment: str, scratch: Path, gradebook: bool = False) -> Path:
+    """Generate the release inside the empty folder `scratch`; returns the folder with the notebooks.
+
+    gradebook: also bring the test cells that the course's gradebook knows up to the source.
+    """
     for path in source_notebooks(course, assignment):
         check_source(path)
-    shutil.copytree(course / "source" / assignment, scratch / "source" / assignment, ignore=_leavings)
-    config = course_settings(scratch)
-    # The gradebook is written when a class is graded; here it would only cost time.
-    config.GenerateAssignment.no_database = True
-    config.GenerateAssignment.preprocessors = [
-        step for step in config.GenerateAssignment.preprocessors if step is not SaveCells
-    ]
-    log = logging.getLogger("labkit.release")
-    log.propagate = False
+    shutil.copytree(course / "source" / assignment, scratch / "source" / assignment, ignore=leavings)
+    config = course_settings(course)
+    config.CourseDirectory.root = str(scratch)  # a course's own path may look like one of nbgrader's patterns
+    if not gradebook:  # it would only cost time
+        config.GenerateAssignment.no_database = True
+        config.GenerateAssignment.preprocessors = [
+            step for step in config.GenerateAssignment.preprocessors if step is not SaveCells
+        ]
+    log = logging.Logger("labkit.release")
     problems: list[str] = []
-    handler = _Collect(problems)
-    log.addHandler(handler)
+    log.addHandler(_Collect(problems))
     try:
         coursedir = CourseDirectory(config=config, assignment_id=assignment, log=log)
-        GenerateAssignment(coursedir=coursedir, config=config, log=log).start()
+        with explained(course):
+            GenerateAssignment(coursedir=coursedir, config=config, log=log).start()
     except NbGraderException as error:
-        raise LabError("the release could not be made:\n" + "\n".join(problems)) from error
-    finally:
-        log.removeHandler(handler)
-    return scratch / "release" / assignment
-
-
-def check_source(path: Path) -> None:
-    """Raise LabError unless every cell has an id of its own, on which a reproducible release depends."""
-    content = json.loads(path.read_text(encoding="utf-8"))
-    if (content["nbformat"], content["nbformat_minor"]) != (4, 5):
-        raise LabError(f"{path.name} is not in notebook format 4.5: open and save it in a current Jupyter")
-    ids = [cell.get("id") for cell in content["cells"]]
-    for number, cell_id in enumerate(ids):
-        if cell_id is None or cell_id in ids[:number]:
+        if any("there are submissions associated with it" in problem for problem in problems):
             raise LabError(
-                f"{path.name}: cell {number} has no id of its own: give it one, such as its grade_id"
-            )
+                "the source has gained or lost graded cells since this class was first graded.\n"
+                f"To grade it anew, move {course / 'gradebook.db'} away and run this again."
+            ) from None
+        raise LabError(
+            "nbgrader cannot make the release:\n" + "\n".join(map(_last_line, problems))
+        ) from error
+    return scratch / "release" / assignment
 
 
 class _Collect(logging.Handler):
@@ -98,15 +93,14 @@ class _Collect(logging.Handler):
         self.messages = messages
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.messages.append(record.getMessage().rstrip().rpartition("\n")[2])
+        self.messages.append(record.getMessage().rstrip())
+
+
+def _last_line(text: str) -> str:
+    """Of a traceback it is the error."""
+    return text.rpartition("\n")[2]
 
 
 def _files(folder: Path) -> set[str]:
     found = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
     return {path.as_posix() for path in found if ".ipynb_checkpoints" not in path.parts}
-
-
-def _leavings(folder: str, names: list[str]) -> set[str]:
-    """What running the notebooks in place leaves there."""
-    left = {".ipynb_checkpoints", "__pycache__", "runs", ZIP_NAME}
-    return {name for name in names if name in left or name.endswith(".part")}

@@ -106,18 +106,6 @@ def course_directory(course: Path, assignment: str, **traits: object) -> CourseD
     return CourseDirectory(config=course_settings(course), assignment_id=assignment, **traits)
 
 
-def source_notebooks(course: Path, assignment: str) -> list[Path]:
-    """The source notebooks of an assignment in order. Raises LabError if there are none."""
-    folder = course / "source" / assignment
-    found = sorted(folder.glob("*.ipynb"))
-    if not found:
-        raise LabError(
-            f"no notebooks in {folder}.\n"
-            f"Check the assignment's name ({assignment}) or name the course folder: --course FOLDER"
-        )
-    return found
-
-
 def _stock(converter: type, trait: str) -> list[type]:
     """The steps that nbgrader itself runs, so that a new one of its own reaches us too."""
     return list(converter.class_traits()[trait].default())  # type: ignore[attr-defined]

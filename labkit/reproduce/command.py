@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from labkit.errors import LabError
+from labkit.files import expect_writable
 from labkit.profiles import profile as profile_of
 from labkit.recipes import RECIPES
 from labkit.reproduce.experiments import chosen
@@ -41,6 +42,8 @@ def reproduce(
         for job in jobs:
             say(f"{'to do' if job in waiting else 'done ':6} {job}")
         return
+    if waiting:
+        expect_writable(records.folder / "record")  # before the hours of training, not after
     say(f"{series.profile}; {baseline}; {RECIPES[recipe]}")
     say(f"{len(jobs) - len(waiting)} of {len(jobs)} runs are done; records in {records.folder}")
     if address is not None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
+import safetensors.torch
 
 from labkit.checkpoints import read_weights
 from labkit.errors import LabError
@@ -52,7 +52,8 @@ class Records:
         """Keep what came out: weights first, so that a record never waits for them. The checkpoint goes."""
         if outcome.weights is not None:
             tensors = {name: value.contiguous() for name, value in outcome.weights.items()}
-            write_atomically(self._weights(job), lambda part: save_file(tensors, part))
+            data = safetensors.torch.save(tensors)
+            write_atomically(self._weights(job), lambda part: part.write_bytes(data))
         text = json.dumps(outcome.record, indent=1, default=str) + "\n"
         write_atomically(self._record(job), lambda part: part.write_text(text, encoding="utf-8"))
         shutil.rmtree(self.running(job), ignore_errors=True)
@@ -82,5 +83,7 @@ def _read(path: Path) -> Record | None:
         return record if {"key", "rows"} <= record.keys() else None
     except FileNotFoundError:
         return None
-    except (ValueError, AttributeError):
-        raise LabError(f"{path} is no record of ours; delete it to run that experiment again.") from None
+    except (OSError, ValueError, AttributeError) as error:
+        raise LabError(
+            f"{path} is no record of ours; delete it to run that experiment again ({error})."
+        ) from None

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
-
-from platformdirs import user_cache_path
 
 from labkit.cluster import connect
 from labkit.errors import LabError
+from labkit.files import NotWritten
+from labkit.paths import user_cache
 from labkit.reproduce.experiments import EXPERIMENTS, Experiment, Finetuning
 from labkit.reproduce.jobs import Job, Outcome, Series, run
 from labkit.reproduce.records import Records
@@ -50,6 +49,8 @@ def run_here(series: Series, jobs: Sequence[Job], records: Records, say: Say) ->
         began = time.perf_counter()
         try:
             records.write(job, run(series, job, start, records.running(job)))
+        except NotWritten:  # nor could what the others give be kept
+            raise
         except LabError as error:
             failed.add(job, str(error), say)
             continue
@@ -106,8 +107,7 @@ class Failures:
 
 def _on_worker(series: Series, job: Job, start: Outcome | None) -> Outcome:
     """The checkpoint stays on the worker's machine, so that a worker there goes on where another stopped."""
-    folder: Path = user_cache_path("labkit") / "reproduce" / f"{job.slug}-{job.key}"
-    return run(series, job, start, folder)
+    return run(series, job, start, user_cache() / "reproduce" / f"{job.slug}-{job.key}")
 
 
 def _trains(job: Job) -> bool:

@@ -24,6 +24,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from labkit import arguments
 from labkit.files import write_atomically
 from labkit.models import quantized_layers
 from labkit.sparsity import html_table
@@ -118,10 +119,10 @@ class CompressedSize:
 def save_compressed(net: nn.Module, path: str | os.PathLike[str]) -> CompressedSize:
     """Writes `net` as small as this module can, whole or not at all.
 
-    Raises StorageError if the net holds values that float32 cannot give back exactly.
+    Raises StorageError if the net holds values that float32 cannot give back exactly, and LabError if the
+    file cannot be written.
     """
-    path = Path(path)
-    packer = Packer(net)
+    packer, path = Packer(net), arguments.path(path)
     blob = packer.blob()
     write_atomically(path, lambda part: part.write_bytes(blob))
     return CompressedSize(path, len(blob), packer.float32)
@@ -151,7 +152,7 @@ def load_compressed(path: str | os.PathLike[str], net: nn.Module) -> None:
 
     Raises StorageError if the file is missing, damaged, not from `save_compressed`, or does not fit.
     """
-    path = Path(path)
+    path = arguments.path(path)
     for name, _ in quantized_layers(net):
         raise StorageError(
             f"{name} would quantize the weights again: load {path.name} into labkit.resnet20() without bits"

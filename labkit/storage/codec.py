@@ -19,7 +19,9 @@ from safetensors.numpy import save
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from labkit import arguments
 from labkit.errors import LabError
+from labkit.files import disguise
 from labkit.models import quantized_layers
 
 FORMAT = "labkit compressed model 1"
@@ -63,6 +65,7 @@ class Packer:
         self.index: list[str] = []
         self.float32 = 0
         self.ideal_bits = 0.0
+        arguments.network(net)
         quantized = {f"{name}.conv.weight".lstrip("."): layer for name, layer in quantized_layers(net)}
         state = stored_state(net)
         for name, value in state.items():
@@ -127,7 +130,8 @@ class Reader:
         except FileNotFoundError:
             raise StorageError(f"there is no file {path}; write it with labkit.save_compressed") from None
         except (OSError, SafetensorError) as error:
-            raise StorageError(f"{path} cannot be read as a compressed model: {error}") from None
+            why = _disguise(path) or str(error)
+            raise StorageError(f"{path} cannot be read as a compressed model: {why}") from None
         if magic != FORMAT:
             raise StorageError(f"{path} was not written by labkit.save_compressed (it lacks '{FORMAT}')")
         checksum, _, index = rest.partition("\n")
@@ -194,6 +198,15 @@ class Reader:
             raise ValueError(f"{part} is too short")
         data, self.parts[part] = self.parts[part][:size], self.parts[part][size:]
         return np.frombuffer(data, kind or PARTS[part])
+
+
+def _disguise(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            what = disguise(file.read(1000))
+    except OSError as error:
+        return "it is a folder" if path.is_dir() else f"{error.strerror}"
+    return f"it is {what}" if what else ""
 
 
 def _smallest_map(kept: Array) -> tuple[str, bytes]:

@@ -198,3 +198,21 @@ def test_old_formats_say_what_nbformat_reads_in_them() -> None:
     assert notes == ["was in notebook format 3, whose outputs are not read"]
     older = b'{"nbformat": 2, "worksheets": [{"cells": [{"cell_type": "html", "source": "a"}]}]}'
     assert read_notebook(older)[0].cells[0].source == "a"
+
+
+@pytest.mark.parametrize(
+    ("data", "sentence"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:12\nsize 19800\n", "a Git LFS pointer"),
+        (b"<!DOCTYPE html><html><head><title>Sign in</title></head></html>", "a web page"),
+        (b"\xef\xbb\xbf\n<html>moved</html>", "a web page"),
+        (
+            b'{\n "cells": [\n<<<<<<< HEAD\n  {}\n=======\n>>>>>>> theirs\n ]\n}',
+            "conflict markers, the first in line 3",
+        ),
+        (b"<<<<<<< HEAD\n{}\n=======\n{}\n>>>>>>> theirs\n", "conflict markers, the first in line 1"),
+    ],
+)
+def test_a_file_that_stands_for_a_notebook_is_told(data: bytes, sentence: str) -> None:
+    with pytest.raises(Unreadable, match=sentence):
+        read_notebook(data)

@@ -27,10 +27,10 @@ from typer.testing import CliRunner
 
 from labkit.cli import app
 from labkit.errors import LabError
+from labkit.grading.database import check_reachable
 from labkit.grading.engine import Engine
 from labkit.grading.exports import read_grades
 from labkit.grading.grade import Options, grade_class
-from labkit.grading.gradebook import check_reachable
 from labkit.grading.release import release
 from labkit.grading.settings import course_directory, course_settings
 from tests import graded_course as made
