@@ -12,7 +12,7 @@ from labkit.check.diagnosis import named, table
 from labkit.check.engine import Suite, expect
 from labkit.check.epochs import NO_MASK, SAME, Trial, replays, walk
 from labkit.check.fixtures import batches
-from labkit.check.pruning import PARAMETER
+from labkit.check.nets import PARAMETER
 from labkit.check.suites import public_suite
 from labkit.models import default_device
 
