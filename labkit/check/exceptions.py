@@ -23,7 +23,7 @@ KNOWN = (
     ),
     (
         r"'generator' object is not subscriptable|object of type 'generator' has no len",
-        "labkit.prunable_layers(net) and net.modules() give one item at a time: list(...) makes a list of them.",
+        "labkit.prunable_layers(net) gives one pair at a time: list(labkit.prunable_layers(net)) has all.",
     ),
     (
         r"incorrect number of gradients",
@@ -98,7 +98,7 @@ def explain(error: Exception, check: Callable[..., object], answer: str) -> tupl
 
 
 def is_stub(error: NotImplementedError, check: Callable[..., object]) -> bool:
-    """Whether the stub raised it: torch does too, for a missing method or kinds of numbers that it cannot do."""
+    """Whether the stub raised it: torch does too, for a missing method, or numbers of a wrong kind."""
     _, line, _ = _their_line(error, check)
     return "NotImplementedError" in line or not (line or "must implement" in str(error))
 

@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from labkit.check.engine import Failed, as_array, expect
-from labkit.check.fixtures import TinyNet
-from labkit.models import default_device, prunable_layers
+from labkit.check.fixtures import TinyNet, linear, weights, with_weight
+from labkit.models import Quantizer, default_device, prunable_layers
 
 PARAMETER = "write into it (layer.weight.data.mul_(mask)): an optimizer holds on to the old Parameter."
 DTYPE = "multiply the weight by the mask in place: then it keeps its dtype."
@@ -23,25 +23,44 @@ REST = "only layer.weight may change, and only in the layers of labkit.prunable_
 Numbers = dict[str, np.ndarray]  # a net's parameters by name
 
 
-def small_net() -> nn.Module:
-    """TinyNet within another module, so that no name begins with id_mapping, and with a subclass of nn.Linear.
+def small_net(bits: int | None = None, quantizer: Quantizer | None = None) -> nn.Sequential:
+    """TinyNet within another module, so that no name begins with id_mapping.
 
-    No two of its biases and batch norms' weights are alike: one that is pruned is seen.
+    Two of its layers have one shape, one is of a subclass of nn.Linear, and no two biases or weights of batch
+    norms are alike: one that is pruned is seen.
     """
-    return copy.deepcopy(_net())
+    return copy.deepcopy(_net(bits, quantizer))
 
 
 @cache
-def _net() -> nn.Module:
-    net = TinyNet()
-    hidden = nn.modules.linear.NonDynamicallyQuantizableLinear(8, 12)  # torch's own subclass
-    hidden.load_state_dict(net.hidden.state_dict())
-    net.hidden = hidden
+def _net(bits: int | None, quantizer: Quantizer | None) -> nn.Sequential:
+    net = TinyNet(bits, quantizer)
+    special = nn.modules.linear.NonDynamicallyQuantizableLinear(8, 8)  # torch's own subclass
+    net.hidden = nn.Sequential(linear(8, 8, seed=11), nn.ReLU(), with_weight(special, weights(8, 8, seed=12)))
+    net.final = linear(8, 10, seed=13, scale=0.4)
     for number, (name, parameter) in enumerate(net.named_parameters()):
         if parameter.ndim == 1:
             start = 0.02 if name.endswith("bias") else 0.5
             parameter.data = start + 0.01 * torch.arange(len(parameter)) + 0.001 * number
     return nn.Sequential(OrderedDict(body=net))
+
+
+@cache
+def untouched() -> Numbers:
+    """The numbers of `small_net`."""
+    return numbers(small_net())
+
+
+@cache
+def pruned_names() -> list[str]:
+    """The names of the weights of `small_net` that are to be pruned."""
+    return weight_names(small_net())
+
+
+@cache
+def tried_names() -> list[str]:
+    """The same, and those of its shortcuts."""
+    return pruned_names() + shortcut_names(small_net())
 
 
 def numbers(net: nn.Module) -> Numbers:
@@ -89,7 +108,9 @@ class Before:
             expect(parameter is self.parameters.get(name), f"{name} is another object now", PARAMETER)
             dtype, device = parameter.dtype, parameter.device.type
             expect(dtype == torch.float64, f"{name} was float64 and is {dtype} now", DTYPE)
-            expect(device == self.device.type, f"{name} was on {self.device.type} and is on {device} now", DEVICE)
+            expect(
+                device == self.device.type, f"{name} was on {self.device.type} and is on {device} now", DEVICE
+            )
             expect(parameter.requires_grad, f"{name} can no longer be trained: requires_grad is False")
         expect(sorted(net.state_dict()) == self.names, "the state dict has other names now")
         after, prunable = numbers(net), weight_names(net)

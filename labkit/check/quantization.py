@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,7 +16,7 @@ from labkit.check.suites import public_suite
 SIX = np.array([[-1.7, -0.6, -0.3], [0.2, 0.7, 0.8]])
 
 
-class Trial(NamedTuple):
+class Case(NamedTuple):
     """Weights to quantize, and to how many bits."""
 
     w: np.ndarray
@@ -29,21 +28,26 @@ class Trial(NamedTuple):
 
 
 # 2 * 2 and 2^2 are the same number, -m may be min(w), and a range of 1 hides a scale: so two of them
-TRIALS = (Trial(SIX, 2), Trial(SIX / -100, 3))
+CASES = (Case(SIX, 2), Case(SIX / -100, 3))
 FORMULA = {
     True: "the levels are k / (2^bit - 1) of the way from -m to m, m = max|w|; k = 0 ... 2^bit - 1.",
     False: "the levels are k / (2^bit - 1) of the way from min(w) to max(w); k = 0 ... 2^bit - 1.",
 }
-NOT_ASYMMETRIC = "this is the grid from -m to m: if symmetric is False, alpha = max(w) - min(w) and beta = min(w)."
-NOT_SYMMETRIC = "this is the asymmetric grid, from min(w) to max(w): if symmetric is True, from -m to m, m = max|w|."
+NOT_ASYMMETRIC = (
+    "this is the grid from -m to m: if symmetric is False, alpha = max(w) - min(w) and beta = min(w)."
+)
+NOT_SYMMETRIC = (
+    "this is the asymmetric grid, from min(w) to max(w): if symmetric is True, from -m to m, m = max|w|."
+)
 BRANCHES = "the branches are swapped: with symmetric=True from -m to m."
 THREE_VALUES = "backward returns one value for each argument of forward: g, None, None."
 IN_PLACE = "no operation whose name ends in _, no += and no w[...] = ... on w: it is the layer's own weight."
 MASK = "multiply by (w != 0) at the end."
 ONLY_ZEROS = "only weights that are exactly 0 stay 0: the mask is w != 0, without a tolerance."
 GUARD = "the range can be 0: divide by alpha + 1e-8."
-NOT_BIT = "`if not bit` is true of None and of 0: ask `if bit is None`, and `if bit == 0` for zeros."
-SWAPPED_BITS = "None and 0 are swapped: bit = None leaves w as it is, bit = 0 gives zeros."
+TWO_CASES = (
+    "bit is None leaves w as it is, bit == 0 gives zeros: two cases, and `if not bit` is true of both."
+)
 ZERO_BITS = "bit == 0 is a case of its own: zeros in the shape of w (2^0 - 1 = 0 steps make no grid)."
 
 
@@ -64,14 +68,14 @@ def ends(w: np.ndarray, symmetric: bool) -> tuple[float, float]:
     return (-m, m) if symmetric else (w.min(), w.max())
 
 
-def on_levels(trial: Trial, symmetric: bool) -> np.ndarray:
+def on_levels(case: Case, symmetric: bool) -> np.ndarray:
     """The weights as they should be quantized."""
-    return on_grid(trial.w, *ends(trial.w, symmetric), 2**trial.bit - 1)
+    return on_grid(case.w, *ends(case.w, symmetric), 2**case.bit - 1)
 
 
-def _common(trial: Trial, symmetric: bool) -> Iterator[tuple[str, np.ndarray]]:
+def _common(case: Case, symmetric: bool) -> Iterator[tuple[str, np.ndarray]]:
     """What mistakes that either grid can suffer from make of the weights."""
-    (w, bit), (low, high) = trial, ends(trial.w, symmetric)
+    (w, bit), (low, high) = case, ends(case.w, symmetric)
     n, length = 2**bit - 1, high - low
     u = (w - low) / length
     down = "torch.round goes to the nearest level; floor and int() always go down."
@@ -107,19 +111,20 @@ def _common(trial: Trial, symmetric: bool) -> Iterator[tuple[str, np.ndarray]]:
     yield scale, np.round(w * n) / n
     yield scale, np.round(w.clip(-1, 1) * n) / n
     guard = "the number that guards against 0 / 0 is too large for small weights: 1e-8."
-    for size in (1e-2, 1e-3, 1e-4):
-        k = np.round((w - low) / (length + size) * n)
-        yield guard, low + k / n * length
-        yield guard, low + k / n * (length + size)
+    k = np.round((w - low) / (length + 1e-2) * n)
+    yield guard, low + k / n * length
+    yield guard, low + k / n * (length + 1e-2)
+    yield guard, on_grid(w, low, high + 1e-3, n)
+    yield ONLY_ZEROS, on_levels(case, symmetric) * (np.abs(w) > 1e-2)
     yield "nothing was rounded: w came back as it was.", w
-    yield "half precision loses digits: calculate in the dtype of w.", on_levels(trial, symmetric).astype("f2")
+    yield "half precision loses digits: calculate in the dtype of w.", on_levels(case, symmetric).astype("f2")
 
 
-def asymmetric_mistakes(trial: Trial) -> Iterator[tuple[str, Any]]:
+def asymmetric_mistakes(case: Case) -> Iterator[tuple[str, Any]]:
     """What common mistakes make of the weights where the grid goes from the lowest weight to the highest."""
-    w, n = trial.w, 2**trial.bit - 1
-    yield from _common(trial, False)
-    yield NOT_ASYMMETRIC, on_levels(trial, True)
+    w, n = case.w, 2**case.bit - 1
+    yield from _common(case, False)
+    yield NOT_ASYMMETRIC, on_levels(case, True)
     step = (w.max() - w.min()) / n
     through_0 = "subtract beta = min(w) before rounding: the grid starts there, and 0 is no level."
     yield through_0, np.round(w / step) * step
@@ -127,12 +132,12 @@ def asymmetric_mistakes(trial: Trial) -> Iterator[tuple[str, Any]]:
     yield rows, on_grid(w, w.min(axis=1, keepdims=True), w.max(axis=1, keepdims=True), n)
 
 
-def symmetric_mistakes(trial: Trial) -> Iterator[tuple[str, Any]]:
+def symmetric_mistakes(case: Case) -> Iterator[tuple[str, Any]]:
     """What common mistakes make of the weights where the grid goes from -m to m."""
-    w, m, n = trial.w, np.abs(trial.w).max(), 2**trial.bit - 1
-    half = max(2 ** (trial.bit - 1) - 1, 1)
-    yield from _common(trial, True)
-    yield NOT_SYMMETRIC, on_levels(trial, False)
+    w, m, n = case.w, np.abs(case.w).max(), 2**case.bit - 1
+    half = max(2 ** (case.bit - 1) - 1, 1)
+    yield from _common(case, True)
+    yield NOT_SYMMETRIC, on_levels(case, False)
     zero = "this grid has zero as a level and one level fewer: use 2^bit levels, none of them zero."
     yield zero, np.round(w / m * half) / half * m
     largest = "m is the largest magnitude, max|w|, not the largest weight."
@@ -173,39 +178,45 @@ def _by_autograd(weights: np.ndarray, sent: np.ndarray, symmetric: bool) -> np.n
     return gradient.numpy()
 
 
-def grid_hint(ste: Any, symmetric: bool) -> str:
-    """The mistake that gives what came for both trials, or the formula."""
+def grid_hint(ste: Any, *branch: bool) -> str:
+    """The mistake that gives what came for both cases, or the formula."""
+    symmetric = branch == (True,)
 
-    def example(trial: Trial, branch: bool) -> Example:
-        size, mistakes = np.abs(trial.w).max(), symmetric_mistakes if branch else asymmetric_mistakes
+    def example(case: Case, *branch: bool) -> Example:
+        size, mistakes = (
+            np.abs(case.w).max(),
+            symmetric_mistakes if branch == (True,) else asymmetric_mistakes,
+        )
         return (
-            lambda: ste.apply(trial.tensor, trial.bit, branch) / size,
-            lambda: ((hint, values / size) for hint, values in mistakes(trial)),
+            lambda: ste.apply(case.tensor, case.bit, *branch) / size,
+            lambda: ((hint, values / size) for hint, values in mistakes(case)),
         )
 
-    found = named_in(example(trial, symmetric) for trial in TRIALS)
-    if found == NOT_SYMMETRIC and named_in(example(trial, False) for trial in TRIALS) == NOT_ASYMMETRIC:
+    found = named_in(example(case, *branch) for case in CASES)
+    if found == NOT_SYMMETRIC and named_in(example(case, False) for case in CASES) == NOT_ASYMMETRIC:
         return BRANCHES
     return found or FORMULA[symmetric]
 
 
-def expect_grid(ste: Any, trial: Trial, *branch: bool) -> None:
+def expect_grid(ste: Any, case: Case, *branch: bool) -> None:
     """Fail unless the weights come back on the nearest levels, and w itself is as it was."""
-    symmetric, w = branch == (True,), trial.tensor
-    call = f"STE.apply({', '.join(['w', *map(str, (trial.bit, *branch))])})"
-    got, wanted = ste.apply(w, trial.bit, *branch), on_levels(trial, symmetric)
-    expect(torch.equal(w, trial.tensor), "w itself was changed", IN_PLACE)
+    symmetric, w = branch == (True,), case.tensor
+    call = f"STE.apply({', '.join(['w', *map(str, (case.bit, *branch))])})"
+    got, wanted = ste.apply(w, case.bit, *branch), on_levels(case, symmetric)
+    expect(torch.equal(w, case.tensor), "w itself was changed", IN_PLACE)
     expect(got is not None, f"{call} gives nothing (None)", "forward has to end in `return ...`.")
     if isinstance(got, Tensor) and got.shape != wanted.shape and got.numel() == wanted.size:
         message = f"a w of shape {wanted.shape} came back as {tuple(got.shape)}"
         raise Failed(message, "give the result in the shape of w.")
 
     def picture() -> str:
-        return table({"w": trial.w, "should": wanted, "is": got})
+        return table({"w": case.w, "should": wanted, "is": got})
 
-    tolerance = 2e-6 * float(np.ptp(trial.w))
-    expect_named(got, wanted, call, lambda: grid_hint(ste, symmetric), tolerance, picture)
-    expect(got.dtype == w.dtype, f"a float32 w came back as {got.dtype}", "give the result in the dtype of w.")
+    tolerance = 2e-6 * float(np.ptp(case.w))
+    expect_named(got, wanted, call, lambda: grid_hint(ste, *branch), tolerance, picture)
+    expect(
+        got.dtype == w.dtype, f"a float32 w came back as {got.dtype}", "give the result in the dtype of w."
+    )
 
 
 def STE(answer: Any, symmetric: bool = False) -> Suite:  # noqa: N802 (named after the student's class)
@@ -213,9 +224,9 @@ def STE(answer: Any, symmetric: bool = False) -> Suite:  # noqa: N802 (named aft
 
     @suite.check()
     def levels(ste: Any) -> None:
-        """At 2 and 3 bits each of six weights lands on the nearest of the levels; w itself stays as it was."""
-        for trial in TRIALS:
-            expect_grid(ste, trial, symmetric)
+        """At 2 and 3 bits each of six weights lands on the nearest level; w itself stays as it was."""
+        for case in CASES:
+            expect_grid(ste, case, symmetric)
 
     if symmetric:
 
@@ -223,20 +234,20 @@ def STE(answer: Any, symmetric: bool = False) -> Suite:  # noqa: N802 (named aft
         def other_branch(ste: Any) -> None:
             """Without symmetric=True the six weights still land on the grid of notebook 05."""
             try:
-                expect_grid(ste, TRIALS[0])
+                expect_grid(ste, CASES[0])
             except NotImplementedError:
                 raise Failed(UNANSWERED, "bring your asymmetric branch over from notebook 05.") from None
 
     @suite.check(after=levels)
     def zero(ste: Any) -> None:
-        """Weights that are exactly zero (pruned) stay exactly zero, and only they; equal weights give no NaN."""
-        trial = Trial(np.array([-0.9, 0.0, 5e-4, 0.31, 0.0, 0.6]), 3)
-        got, levels = ste.apply(trial.tensor, trial.bit, symmetric), on_levels(trial, symmetric)
-        mistakes = [(MASK, levels), *((ONLY_ZEROS, levels * (np.abs(trial.w) > t)) for t in (1e-3, 0.4))]
-        expect_named(got, levels * (trial.w != 0), "the result", lambda: named(got, mistakes), 1e-5)
+        """Weights that are exactly zero (pruned) stay zero, and only they; equal weights give no NaN."""
+        case = Case(np.array([-0.9, 0.0, 5e-4, 0.31, 0.0, 0.6]), 3)
+        got, levels = ste.apply(case.tensor, case.bit, symmetric), on_levels(case, symmetric)
+        mistakes = [(MASK, levels), *((ONLY_ZEROS, levels * (np.abs(case.w) > t)) for t in (1e-3, 0.4))]
+        expect_named(got, levels * (case.w != 0), "the result", lambda: named(got, mistakes), 1e-5)
         expect_close(got[[1, 4]], [0.0, 0.0], "the pruned weights", 0.0)
         value = 0.0 if symmetric else -0.25  # where the range is 0
-        got = ste.apply(torch.full((2, 3), value), trial.bit, symmetric)
+        got = ste.apply(torch.full((2, 3), value), case.bit, symmetric)
         expect(torch.isfinite(got).all(), f"weights that are all {value:g} became NaN or infinite", GUARD)
 
     @suite.check()
@@ -265,18 +276,9 @@ def STE(answer: Any, symmetric: bool = False) -> Suite:  # noqa: N802 (named aft
     def floating_point(ste: Any) -> None:
         """bit = None leaves the weights in floating point, bit = 0 makes all of them zero."""
         w, zeros = torch.from_numpy(SIX).float(), torch.zeros(2, 3)
-
-        def hint() -> str | None:
-            return named_in(
-                (
-                    (partial(ste.apply, w, None, symmetric), lambda: zip(names, (zeros, w, zeros), strict=True)),
-                    (partial(ste.apply, w, 0, symmetric), lambda: zip(names, (zeros, w, w), strict=True)),
-                )
-            )
-
-        names = (NOT_BIT, NOT_BIT, SWAPPED_BITS)
-        expect_named(ste.apply(w.clone(), None, symmetric), w, "STE.apply(w, None)", hint, 0.0)
+        came = ste.apply(w.clone(), None, symmetric)
+        expect_named(came, w, "STE.apply(w, None)", lambda: named(came, [(TWO_CASES, zeros)]), 0.0)
         came = ste.apply(w.clone(), 0, symmetric)
-        expect_named(came, zeros, "STE.apply(w, 0)", lambda: hint() or ZERO_BITS, 0.0)
+        expect_named(came, zeros, "STE.apply(w, 0)", lambda: named(came, [(TWO_CASES, w)]) or ZERO_BITS, 0.0)
 
     return suite

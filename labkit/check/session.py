@@ -16,6 +16,8 @@ from typing import Any
 
 from labkit.check.engine import functions_of
 
+DEFINITION = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+
 
 def outdated(answer: Any, name: str) -> str | None:
     """Why `answer` is not what the notebook defines as `name` now, in words; None unless that is certain.
@@ -24,41 +26,28 @@ def outdated(answer: Any, name: str) -> str | None:
     later cell has a definition, too, but never got there.
     """
     shell = _shell()
-    if shell is None or shell.user_ns.get(name) is not answer:
+    if getattr(shell, "history_manager", None) is None or shell.user_ns.get(name) is not answer:
         return None
-    own, mentioned = _cell_of(answer), re.compile(rf"\b{re.escape(name)}\b")
-    for cell in reversed([str(cell).strip() for cell in shell.history_manager.input_hist_parsed]):
+    cells = [str(cell).strip() for cell in shell.history_manager.input_hist_parsed]
+    own = _cell_of(answer)
+    for cell in reversed(cells if own in cells else []):
         if cell == own:
             return None
-        if mentioned.search(cell):
-            why, sure = _without_effect(cell, name)
-            if not sure:
-                return None
-            if why:
-                return why if own in map(str.strip, shell.history_manager.input_hist_parsed) else None
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                tree = ast.parse(cell)
+        except SyntaxError as error:
+            if re.search(rf"^\s*(async\s+def|def|class)\s+{re.escape(name)}\b", cell, re.MULTILINE):
+                return f"it has a syntax error in line {error.lineno}"
+            continue
+        definitions = [node for node in tree.body if isinstance(node, DEFINITION) and node.name == name]
+        others = (part for node in tree.body if node not in definitions for part in ast.walk(node))
+        if any(name in _bound_by(part) for part in others):
+            return None
+        if definitions:
+            return "it stopped with an error before the definition"
     return None
-
-
-def _without_effect(cell: str, name: str) -> tuple[str | None, bool]:
-    """(why the definition of `name` in a cell had no effect, as it is not what the name stands for; None if it
-    has none; whether that is sure, since nothing else in the cell could change what the name stands for).
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            tree = ast.parse(cell)
-    except (SyntaxError, ValueError) as error:
-        defines = re.search(rf"^\s*(async\s+def|def|class)\s+{re.escape(name)}\b", cell, re.MULTILINE)
-        line = f" in line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
-        return (f"it has a syntax error{line}" if defines else None), True
-    definitions = [node for node in tree.body if isinstance(node, DEFINITION) and node.name == name]
-    others = (node for node in ast.walk(tree) if node not in definitions)
-    if any(name in _bound_by(node) for node in others):
-        return None, False
-    return ("it stopped with an error before the definition" if definitions else None), True
-
-
-DEFINITION = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
 def _bound_by(node: ast.AST) -> Collection[str]:

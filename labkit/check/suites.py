@@ -19,7 +19,9 @@ def public_suite(answer: Any, name: str) -> Suite:
         @suite.check()
         def latest(_: Any) -> None:
             """What is checked is the latest version."""
-            message = f"the cell with {called} was not run to its end: {why}. An older version is still defined"
+            message = (
+                f"the cell with {called} was not run to its end: {why}. An older version is still defined"
+            )
             expect(False, message, "fix that cell, or run the one that is meant, then run this check again.")
 
         suite.needs = (latest,)
