@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from labkit.check.engine import as_array
 from labkit.check.fixtures import RoundToSteps, batches, restless_optimizer
 from labkit.check.nets import flat, numbers, short, shortcut_names, small_net
 from labkit.check.quantization import Case, on_levels
@@ -109,8 +110,8 @@ class Trial:
 
     def on_levels(self) -> bool:
         """Whether the weights of a quantized layer have few different values, as levels do."""
-        weights = [layer.conv.weight.detach() for _, layer in quantized_layers(self.net)]
-        return any(len(w.unique()) < 0.5 * int((w != 0).sum()) for w in weights)
+        weights = [as_array(layer.conv.weight) for _, layer in quantized_layers(self.net)]
+        return any(np.unique(w).size < 0.5 * np.count_nonzero(w) for w in weights)
 
     def lost_shortcut(self) -> bool:
         """Whether a weight of a shortcut is zero."""

@@ -36,7 +36,10 @@ def small_net(bits: int | None = None, quantizer: Quantizer | None = None) -> nn
 def _net(bits: int | None, quantizer: Quantizer | None) -> nn.Sequential:
     net = TinyNet(bits, quantizer)
     special = nn.modules.linear.NonDynamicallyQuantizableLinear(8, 8)  # torch's own subclass
-    net.hidden = nn.Sequential(linear(8, 8, seed=11), nn.ReLU(), with_weight(special, weights(8, 8, seed=12)))
+    net.add_module(
+        "hidden",
+        nn.Sequential(linear(8, 8, seed=11), nn.ReLU(), with_weight(special, weights(8, 8, seed=12))),
+    )
     net.final = linear(8, 10, seed=13, scale=0.4)
     for number, (name, parameter) in enumerate(net.named_parameters()):
         if parameter.ndim == 1:

@@ -83,7 +83,7 @@ def prune_by_percentage(answer: Any) -> Suite:
     suite = public_suite(answer, "prune_by_percentage")
 
     def pruned(prune: Any, q: float) -> torch.Tensor:
-        layer = nn.Linear(5, 2) if q == PERCENTAGES[0] else nn.Conv2d(1, 2, (1, 5))
+        layer: Any = nn.Linear(5, 2) if q == PERCENTAGES[0] else nn.Conv2d(1, 2, (1, 5))
         prune(with_weight(layer, torch.from_numpy(TEN).reshape(layer.weight.shape)), q=q)
         return layer.weight.flatten(1)
 
@@ -113,7 +113,7 @@ def prune_by_percentage(answer: Any) -> Suite:
     def in_place(prune: Any) -> None:
         """layer.weight stays the same Parameter, with its dtype and device; the bias stays as it was."""
         layer = with_weight(nn.Conv2d(1, 2, (1, 5)), torch.from_numpy(TEN).reshape(2, 1, 1, 5))
-        layer.bias.data = torch.tensor(BIAS)
+        layer.bias = nn.Parameter(torch.tensor(BIAS))
         before = Before(layer)
         prune(layer, q=30.0)
         before.expect_only_zeros(layer, lambda: hint(prune))

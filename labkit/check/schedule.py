@@ -73,8 +73,8 @@ def ramp_mistakes(target: float, ramp: int, epochs: int) -> Iterator[tuple[str, 
     yield fixed, ways(lambda e: target * min(e + 1, 10) / 10)
     whole = "do not round: 33.333 percent is a sparsity too. `//` and int() round down."
     for digits in (0, 1, 2):
-        yield whole, ways(lambda e, digits=digits: round(right(e), digits))
-        yield whole, ways(lambda e, digits=digits: round(target / ramp, digits) * min(e + 1, ramp))
+        yield whole, [round(right(e), digits) for e in range(epochs)]
+        yield whole, [round(target / ramp, digits) * min(e + 1, ramp) for e in range(epochs)]
     yield whole, ways(lambda e: float(math.floor(right(e))))
     yield whole, ways(lambda e: float(target // ramp * min(e + 1, ramp)))
 
