@@ -14,7 +14,7 @@ import torch
 
 import labkit
 from labkit.check import Suite, expect, expect_close
-from labkit.check.diagnosis import expect_named, named, table
+from labkit.check.diagnosis import Example, Near, expect_named, named, named_in, table
 from labkit.check.engine import Failed
 from labkit.outcomes import Outcome
 
@@ -88,6 +88,21 @@ def test_an_error_of_torchs_own_is_no_unwritten_answer(capsys: pytest.CaptureFix
     assert not suite.run().unanswered
     stub = "def f(x):\n    raise NotImplementedError('write it here')\n"
     assert suite_of(written(stub)["f"]).run().unanswered
+
+
+def test_a_missing_method_is_no_unwritten_answer() -> None:
+    suite = Suite(NoBackward, "STE")
+
+    @suite.check()
+    def passes_on(ste: Any) -> None:
+        """A gradient passes."""
+        ste.apply(W, 2).sum().backward()
+
+    assert not suite.run().unanswered
+    for symmetric in (False, True):
+        report = labkit.check.report("STE", NoBackward, symmetric=symmetric)
+        assert not report.unanswered
+        assert "needs a method called backward" in str([outcome.hint for outcome in report.outcomes])
 
 
 def test_a_line_of_another_notebook_is_named_as_its(capsys: pytest.CaptureFixture[str]) -> None:
@@ -201,11 +216,30 @@ def test_the_first_mistake_that_gives_what_came_names_the_hint() -> None:
     assert named([1.0, float("nan")], [("no guard", [1.0, np.nan])]) == "no guard"
 
 
+def test_a_hint_needs_a_mistake_that_fits_every_example() -> None:
+    def example(x: float, answer: Callable[[float], object]) -> Example:
+        return lambda: answer(x), lambda: [("squared", x * x), ("doubled", 2 * x), ("almost", Near(x))]
+
+    def hint(answer: Callable[[float], object], *at: float) -> str | None:
+        return named_in(example(x, answer) for x in at)
+
+    assert hint(lambda x: 2 * x, 2.0) == "squared"  # one example is not enough
+    assert hint(lambda x: 2 * x, 2.0, 3.0) == "doubled"
+    assert hint(lambda x: 2 * x if x > 2 else 5.0, 2.0, 3.0) is None
+    assert hint(lambda x: 2 * x / (x != 2), 2.0, 3.0) == "doubled"  # one that raises an error is left out
+    assert hint(lambda x: x + 1e-6, 2.0, 3.0) == "almost" and hint(lambda x: x, 2.0, 3.0) is None
+    assert hint(lambda x: 1 / 0, 2.0, 3.0) is None
+
+
 def test_a_picture_is_drawn_only_of_numbers_in_the_right_shape() -> None:
     def message(got: Any) -> str:
         with pytest.raises(Failed) as verdict:
             expect_named(
-                got, [1.0, 2.0], "it", [("twice", [2.0, 4.0])], otherwise="x", picture=lambda: "a\nb"
+                got,
+                [1.0, 2.0],
+                "it",
+                lambda: named(got, [("twice", [2.0, 4.0])]) or "x",
+                picture=lambda: "a\nb",
             )
         return f"{verdict.value} / {verdict.value.hint}"
 
@@ -243,6 +277,20 @@ class GradientForAll(OneGradient):
         return g, g, g
 
 
+class NoBackward(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, w: torch.Tensor, bit: int, symmetric: bool = False) -> torch.Tensor:
+        return 2 * w
+
+
+class NoForward(torch.autograd.Function):
+    """Its author wrote `foward`."""
+
+
+def pairs() -> Any:
+    return labkit.prunable_layers(torch.nn.Sequential(torch.nn.Linear(3, 2)))
+
+
 def twice_backward() -> None:
     loss = (W * W).sum()
     loss.backward()
@@ -265,6 +313,13 @@ def new_weight() -> None:
     [
         (lambda: OneGradient.apply(W, 2, False).sum().backward(), "g, None, None"),
         (lambda: GradientForAll.apply(W, 2, False).sum().backward(), "bit and symmetric get no gradient"),
+        (lambda: NoBackward.apply(W, 2).sum().backward(), "needs a method called backward"),
+        (lambda: NoForward.apply(W, 2), "needs a method called forward"),
+        (lambda: [layer.weight for layer in pairs()], "for name, layer in labkit.prunable_layers(net)"),
+        (lambda: [layer.weight for layer, name in pairs()], "for name, layer in labkit.prunable_layers(net)"),
+        (lambda: [layer.bias for layer in pairs()], "for name, layer in labkit.prunable_layers(net)"),
+        (lambda: pairs()[0], "list(labkit.prunable_layers(net))"),
+        (lambda: len(pairs()), "list(labkit.prunable_layers(net))"),
         (lambda bit=None: 2**bit - 1, "`bit` may be None"),
         (lambda: np.percentile(W.numpy(), 70), ".detach()"),
         (lambda: W.mul_(2), "a Parameter itself is not written to"),
@@ -337,6 +392,23 @@ def test_a_check_may_depend_on_several() -> None:
     assert [outcome.state for outcome in suite.run().outcomes] == ["passed", "failed", "skipped"]
 
 
+def test_what_every_later_check_needs() -> None:
+    suite = Suite(abs, "abs")
+
+    @suite.check()
+    def first(f: Any) -> None:
+        """One."""
+        expect(False, "no")
+
+    suite.needs = (first,)
+
+    @suite.check()
+    def second(f: Any) -> None:
+        """Two."""
+
+    assert [outcome.state for outcome in suite.run().outcomes] == ["failed", "skipped"]
+
+
 def test_a_check_draws_no_random_numbers_from_the_notebook() -> None:
     torch.manual_seed(3)
     wanted = torch.rand(3)
@@ -391,13 +463,14 @@ def test_pruning_is_checked_where_the_network_is_and_batches_stay_on_the_cpu(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """With a GPU of which only the name is there: torch's meta device."""
-    from labkit.check import fixtures, pruning
+    from labkit.check import fixtures, nets
 
-    monkeypatch.setattr(pruning, "default_device", lambda: torch.device("meta"))
+    monkeypatch.setattr(nets, "default_device", lambda: torch.device("meta"))
     seen: set[str] = set()
     labkit.check.report("prune_by_percentage", lambda layer, q=70.0: seen.add(layer.weight.device.type))
     labkit.check.report(
-        "global_prune_by_percentage", lambda net, q=80.0: seen.add(f"net {net.head.weight.device.type}")
+        "global_prune_by_percentage",
+        lambda net, q=80.0: seen.add(f"net {next(net.parameters()).device.type}"),
     )
     assert seen == {"cpu", "meta", "net cpu", "net meta"}
     # a hidden test's network is built on the CPU, whatever the instructor's machine has

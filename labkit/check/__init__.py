@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from labkit.check import fixtures, pruning, quantization, schedule, suites, training
+from labkit.check import fixtures, global_pruning, pruning, quantization, schedule, suites, training
 from labkit.check.engine import Failed, Report, Suite, expect, expect_close
 
 __all__ = [
@@ -27,7 +27,7 @@ _SUITES: dict[str, Callable[..., Suite]] = {
     "finetune_after_prune": training.finetune_after_prune,
     "sparsity_at": schedule.sparsity_at,
     "iterative_prune": schedule.iterative_prune,
-    "global_prune_by_percentage": pruning.global_prune_by_percentage,
+    "global_prune_by_percentage": global_pruning.global_prune_by_percentage,
     "STE": quantization.STE,
     "finetune_quantized": training.finetune_quantized,
 }
@@ -65,7 +65,7 @@ def iterative_prune(answer: Any) -> None:
 
 def global_prune_by_percentage(answer: Any) -> None:
     """Notebook 04: try a `global_prune_by_percentage(net, q=70.0)`."""
-    pruning.global_prune_by_percentage(answer).show()
+    global_pruning.global_prune_by_percentage(answer).show()
 
 
 def STE(answer: Any, symmetric: bool = False) -> None:  # noqa: N802 (named after the student's class)

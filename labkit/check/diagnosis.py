@@ -1,14 +1,15 @@
-"""Which mistake a wrong answer comes from, told by what came.
+"""Which mistake a wrong answer comes from, told by what it returned.
 
-On an example that is small enough to follow by hand, a check knows what each common mistake would give.
-The first one that gives exactly what came names the hint. If none does, there is no hint, or one that is
-true of every answer: a hint that points the wrong way is worse than none.
+On examples that are small enough to follow by hand, a check knows what each common mistake would give.
+The first one that gives what the answer gave, in every example, names the hint. If none does, there is no
+hint, or one that is true of every answer: a hint that points the wrong way is worse than none.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,41 +18,69 @@ from labkit.check.engine import Failed, as_array, expect_close
 Mistakes = Iterable[tuple[str, Any]]
 """(hint, what the mistake gives: numbers of the result's shape, or a function that calculates them)."""
 
+Example = tuple[Callable[[], Any], Callable[[], Mistakes]]
+"""(runs the answer, what mistakes give there): the same mistakes in the same order in every example."""
+
+
+class Near(NamedTuple):
+    """What a mistake gives that is almost right: these numbers to within the tolerance, but not exactly."""
+
+    right: Any
+
 
 def named(got: Any, mistakes: Mistakes, tolerance: float = 1e-5) -> str | None:
-    """The hint of the first mistake that gives what came, to within `tolerance`; None if none does."""
-    try:
-        came = as_array(got)
-    except (TypeError, ValueError, RuntimeError):
-        return None
-    for hint, gives in mistakes:
-        values = as_array(gives() if callable(gives) else gives)
-        if came.shape == values.shape and np.allclose(came, values, 0.0, tolerance, equal_nan=True):
-            return hint
+    """The hint of the first mistake that gives `got`, to within `tolerance`; None if none does."""
+    return named_in([(lambda: got, lambda: mistakes)], tolerance)
+
+
+def named_in(examples: Iterable[Example], tolerance: float = 1e-5) -> str | None:
+    """The hint of the first mistake that gives what the answer gives in every example, or None.
+
+    One example alone is often not enough: different mistakes can agree there. One in which the answer
+    raises an error is left out.
+    """
+    results, each = [], []
+    for run, mistakes in examples:
+        with contextlib.suppress(Exception):
+            results.append(as_array(run()))
+            each.append(mistakes())
+    for same in zip(*each, strict=True):
+        gives = [_values(one) for _, one in same]
+        fits = all(_close(*pair, tolerance) for pair in zip(results, gives, strict=True))
+        exact = all(map(np.array_equal, results, gives))
+        if fits and not (exact and isinstance(same[0][1], Near)):
+            return str(same[0][0])
     return None
+
+
+def _values(gives: Any) -> np.ndarray:
+    values = gives.right if isinstance(gives, Near) else gives
+    return as_array(values() if callable(values) else values)
+
+
+def _close(result: np.ndarray, wanted: np.ndarray, tolerance: float) -> bool:
+    return result.shape == wanted.shape and np.allclose(result, wanted, 1e-6, tolerance, equal_nan=True)
 
 
 def expect_named(
     got: Any,
     wanted: Any,
     what: str,
-    mistakes: Mistakes = (),
+    hint: Callable[[], str | None] = lambda: None,
     tolerance: float = 1e-6,
-    otherwise: str | None = None,
     picture: Callable[[], str] | None = None,
 ) -> None:
-    """`expect_close`, with the hint of the mistake that gives what came, and a picture below the sentence.
+    """`expect_close`, with a hint, and a picture below the sentence, that are only made if it fails.
 
-    otherwise: the hint if no mistake gives it; it has to be true of any answer.
     picture: draws the table; only asked for numbers of the right shape.
     """
     try:
         expect_close(got, wanted, what, tolerance)
     except Failed as verdict:
-        message, hint = str(verdict), named(got, mistakes) or otherwise
+        message = str(verdict)
         if picture is not None and shape_of(got) == as_array(wanted).shape:
             message += "\n" + picture()
-        raise Failed(message, hint) from None
+        raise Failed(message, hint()) from None
 
 
 def shape_of(value: Any) -> tuple[int, ...] | None:

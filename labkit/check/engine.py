@@ -133,13 +133,15 @@ class Suite:
     def __init__(self, answer: Any, name: str | None = None) -> None:
         self.answer = answer
         self.name = name or _called(answer)
+        self.needs: tuple[CheckFunction, ...] = ()
+        """Checks that must pass before any that is registered after them is run."""
         self._checks: list[tuple[CheckFunction, float, tuple[CheckFunction, ...]]] = []
 
     def check(
         self, points: float = 1.0, after: CheckFunction | Sequence[CheckFunction] = ()
     ) -> Callable[[CheckFunction], CheckFunction]:
         """Register a check. `after`: an earlier check, or several; unless they pass, this one is skipped."""
-        earlier = (after,) if callable(after) else tuple(after)
+        earlier = (*self.needs, *((after,) if callable(after) else after))
 
         def register(function: CheckFunction) -> CheckFunction:
             if not function.__doc__:
@@ -225,10 +227,11 @@ def _called(answer: Any) -> str:
 
 
 def functions_of(thing: Any) -> Iterator[types.FunctionType]:
-    """A function itself, or the methods of a class."""
+    """A function itself, or the methods of a class; what stands under a decorator such as torch.no_grad()."""
     members = vars(thing).values() if isinstance(thing, type) else [thing]
     for member in members:
         function = getattr(member, "__func__", member)  # a staticmethod holds its function there
+        function = inspect.unwrap(function) if isinstance(function, types.FunctionType) else function
         if isinstance(function, types.FunctionType):
             yield function
 

@@ -10,6 +10,22 @@ from collections.abc import Callable
 KNOWN = (
     # what the message says, and a hint that is true wherever it is raised
     (
+        r"must implement either the backward",
+        "STE needs a method called backward, with @staticmethod above it, that returns g, None, None.",
+    ),
+    (
+        r"must implement the forward function",
+        "STE needs a method called forward, with @staticmethod above it.",
+    ),
+    (
+        r"'(tuple|str)' object has no attribute '(weight|bias|parameters)'",
+        "a name or a (name, layer) pair is not a layer: for name, layer in labkit.prunable_layers(net).",
+    ),
+    (
+        r"'generator' object is not subscriptable|object of type 'generator' has no len",
+        "labkit.prunable_layers(net) gives one pair at a time: list(labkit.prunable_layers(net)) has all.",
+    ),
+    (
         r"incorrect number of gradients",
         "backward returns one value for each argument of forward: g, None, None.",
     ),
@@ -82,9 +98,9 @@ def explain(error: Exception, check: Callable[..., object], answer: str) -> tupl
 
 
 def is_stub(error: NotImplementedError, check: Callable[..., object]) -> bool:
-    """Whether the student's own code raised it: torch does too, for kinds of numbers that it cannot do."""
+    """Whether the stub raised it: torch does too, for a missing method, or numbers of a wrong kind."""
     _, line, _ = _their_line(error, check)
-    return not line or "NotImplementedError" in line
+    return "NotImplementedError" in line or not (line or "must implement" in str(error))
 
 
 def _their_line(error: Exception, check: Callable[..., object]) -> tuple[int, str, str]:

@@ -7,11 +7,24 @@ from collections.abc import Iterator
 from typing import Any
 
 from labkit.check.engine import Suite, expect, functions_of
+from labkit.check.session import outdated
 
 
 def public_suite(answer: Any, name: str) -> Suite:
-    """A suite whose first check, if the code wants a GPU, is that the machine that grades has none."""
+    """A suite that begins with what is wrong before the answer runs: it is not the latest, it wants a GPU."""
     suite = Suite(answer, name)
+    called = name.partition(",")[0]
+    if (why := outdated(answer, called)) is not None:
+
+        @suite.check()
+        def latest(_: Any) -> None:
+            """What is checked is the latest version."""
+            message = (
+                f"the cell with {called} was not run to its end: {why}. An older version is still defined"
+            )
+            expect(False, message, "fix that cell, or run the one that is meant, then run this check again.")
+
+        suite.needs = (latest,)
     if any(_wants_gpu(function.__code__) for function in functions_of(answer)):
 
         @suite.check()

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
-from torch import nn
 
 from labkit.check.diagnosis import named, table
 from labkit.check.engine import Suite, expect
-from labkit.check.epochs import NO_MASK, SAME, Trial, replays, walk
-from labkit.check.fixtures import batches
-from labkit.check.pruning import PARAMETER
+from labkit.check.epochs import LEVELS, NO_MASK, SAME, Trial, criterion, loader, replays, right_way
+from labkit.check.nets import PARAMETER, short
 from labkit.check.suites import public_suite
-from labkit.models import default_device
 
 # true of every answer
 HOLD = "after each optimizer.step(), every layer.weight is multiplied by its mask, weight != 0 on entry."
@@ -36,12 +34,13 @@ def diagnosis(trial: Trial, bits: int | None = None) -> str | None:
     if (replayed := named(trial.weights(), replays(bits), SAME)) is not None:
         return replayed
     if unmoved:
-        return f"{', '.join(unmoved)} did not move: nothing is frozen, every parameter is trained."
+        still = ", ".join(name.removeprefix("body.") for name in unmoved)
+        return f"{still} did not move: nothing is frozen, every parameter is trained."
     return _by_the_values(trial, bits)
 
 
 def _why_nothing_moved(trial: Trial) -> str | None:
-    if trial.net.training and not bool(trial.net.head_bn.num_batches_tracked):
+    if trial.net.training and not trial.ran():
         return (
             "no batch went through net: loop over trainloader, and train the net that was given, not a copy."
         )
@@ -55,12 +54,16 @@ def _why_nothing_moved(trial: Trial) -> str | None:
 
 def _by_the_values(trial: Trial, bits: int | None) -> str | None:
     back, gone = trial.back(), trial.gone()
-    open_layers, held = [name for name in back if back[name]], [name for name in back if not back[name]]
+    open_layers = [short(name) for name in back if back[name]]
+    held = [short(name) for name in back if not back[name]]
     if open_layers and trial.largest_back() < 1e-5:
         return "they are made small, not zero: a pruned weight is exactly 0.0."
-    if bits is not None and trial.on_level() > 0.5:
-        return "the weights were replaced by their levels: the quantizer rounds in the forward pass only."
-    if trial.net.id_mapping.conv.weight.eq(0).any():
+    if bits is not None and trial.on_levels():
+        return LEVELS
+    if (mixed_up := trial.held_by_another()) is not None:
+        layer, other = mixed_up
+        return f"{layer} has the mask of {other}: keep masks by the layer or its name, not by shape."
+    if trial.lost_shortcut():
         return "the shortcut (id_mapping) is never pruned: use labkit.prunable_layers(net)."
     if open_layers and gone:
         return (
@@ -84,7 +87,7 @@ def _expect_zeros(trial: Trial, hint: Callable[[], str | None]) -> None:
         return
     picture = table(
         {
-            "layer": [name.removesuffix(".conv") for name in back],
+            "layer": [short(name) for name in back],
             "pruned": list(zeros.values()),
             "still zero": [zeros[name] - back[name] for name in back],
         }
@@ -93,7 +96,7 @@ def _expect_zeros(trial: Trial, hint: Callable[[], str | None]) -> None:
 
 
 def _expect_training(trial: Trial, hint: Callable[[], str | None]) -> None:
-    still = [name for name, share in trial.trained().items() if share <= 0.9]
+    still = [short(name) for name, share in trial.trained().items() if share <= 0.9]
     if still:
         expect(False, f"most surviving weights did not move, in {', '.join(still)}", hint())
 
@@ -109,13 +112,14 @@ def _expect_epoch(trial: Trial, wanted: np.ndarray, hint: Callable[[], str | Non
 def finetune_after_prune(answer: Any) -> Suite:
     suite = public_suite(answer, "finetune_after_prune")
 
+    @cache  # for the checks that look at one epoch; an epoch that raises an error is tried by each of them
     def after_epoch(finetune: Any, **given: bool) -> Trial:
         trial = Trial()
-        finetune(trial.net, batches(device=default_device()), nn.CrossEntropyLoss(), trial.optimizer, **given)
+        finetune(trial.net, loader(), criterion(), trial.optimizer, **given)
         return trial
 
-    def hint(finetune: Any, trial: Trial) -> str | None:
-        found = diagnosis(trial)
+    def hint(finetune: Any) -> str | None:
+        found = diagnosis(after_epoch(finetune))
         if found == NO_MASK and not any(after_epoch(finetune, prune=False).back().values()):
             return "it is the wrong way round: the mask is applied if prune is False, and not if it is True."
         return found
@@ -123,20 +127,17 @@ def finetune_after_prune(answer: Any) -> Suite:
     @suite.check()
     def zeros_hold(finetune: Any) -> None:
         """After an epoch every pruned weight is still zero, although momentum and weight decay push it."""
-        trial = after_epoch(finetune)
-        _expect_zeros(trial, lambda: hint(finetune, trial))
+        _expect_zeros(after_epoch(finetune), partial(hint, finetune))
 
     @suite.check()
     def others_move(finetune: Any) -> None:
         """The weights that were not pruned are trained."""
-        trial = after_epoch(finetune)
-        _expect_training(trial, lambda: hint(finetune, trial))
+        _expect_training(after_epoch(finetune), partial(hint, finetune))
 
     @suite.check(after=(zeros_hold, others_move))
     def each_batch(finetune: Any) -> None:
         """Each batch makes one step of the given optimizer, and the zeros hold before the next one comes."""
-        trial = after_epoch(finetune)
-        _expect_epoch(trial, walk(Trial()), lambda: hint(finetune, trial))
+        _expect_epoch(after_epoch(finetune), right_way(None), partial(hint, finetune))
 
     @suite.check(after=others_move)
     def may_return(finetune: Any) -> None:
@@ -153,32 +154,30 @@ def finetune_after_prune(answer: Any) -> Suite:
 def finetune_quantized(answer: Any) -> Suite:
     suite = public_suite(answer, "finetune_quantized")
 
+    @cache
     def after_epoch(finetune: Any) -> Trial:
         trial = Trial(bits=4)
-        finetune(trial.net, batches(device=default_device()), nn.CrossEntropyLoss(), trial.optimizer)
+        finetune(trial.net, loader(), criterion(), trial.optimizer)
         return trial
 
-    def hint(trial: Trial) -> str | None:
-        found = diagnosis(trial, bits=4)
+    def hint(finetune: Any) -> str | None:
+        found = diagnosis(after_epoch(finetune), bits=4)
         hidden = "STE hides zeros in the forward pass only; the weight behind them is trained."
         return f"{hidden} {found[0].upper()}{found[1:]}" if found == NO_MASK else found
 
     @suite.check()
     def zeros_hold(finetune: Any) -> None:
         """After an epoch the pruned weights of the quantized network are still zero underneath."""
-        trial = after_epoch(finetune)
-        _expect_zeros(trial, lambda: hint(trial))
+        _expect_zeros(after_epoch(finetune), partial(hint, finetune))
 
     @suite.check()
     def others_move(finetune: Any) -> None:
         """The floating-point weights behind the levels are trained."""
-        trial = after_epoch(finetune)
-        _expect_training(trial, lambda: hint(trial))
+        _expect_training(after_epoch(finetune), partial(hint, finetune))
 
     @suite.check(after=(zeros_hold, others_move))
     def each_batch(finetune: Any) -> None:
         """Each batch makes one step of the given optimizer, and the zeros hold before the next one comes."""
-        trial = after_epoch(finetune)
-        _expect_epoch(trial, walk(Trial(bits=4)), lambda: hint(trial))
+        _expect_epoch(after_epoch(finetune), right_way(4), partial(hint, finetune))
 
     return suite

@@ -1,22 +1,25 @@
 """The instant checks and their hints by themselves: few checks, no hint that fits two mistakes, sentences.
 
-That each answer gets the hint that names its mistake is in test_answers.
+That the first hint an answer gets names its mistake is in test_answers; here, that every other one is true of
+it as well. How often each hint is shown:
+
+    python -m tests.lab.test_hints
 """
 
 from __future__ import annotations
 
 import itertools
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 
-from labkit.check import pruning, quantization, schedule
-from labkit.check.epochs import SAME, Trial, replays, walk
+from labkit.check import global_pruning, nets, pruning, quantization, schedule
+from labkit.check.diagnosis import Near
+from labkit.check.epochs import SAME, replays, right_way
 from labkit.check.exceptions import KNOWN
-from labkit.check.fixtures import TinyNet
 from labkit.notebooks import _REPORT
 from tests.lab.harness import (
     REPOSITORY,
@@ -49,48 +52,95 @@ def test_the_checks_are_few_and_most_mistakes_meet_them(graded: Graded) -> None:
     assert sum(answer.hint not in (None, "none") for answer in wrong) >= 0.6 * len(wrong)
 
 
-def examples() -> Iterator[tuple[str, float, np.ndarray, list[tuple[str, Any]]]]:
-    """(what it is, what counts as the same, the right result, what mistakes give) of the checks' examples."""
-    yield "ten weights", 1e-5, pruning.ten_weights_pruned(60.0), pruning.layer_mistakes(60.0)
-    whole = list(pruning.net_mistakes(TinyNet(), 75.0))
-    yield "a net", 1e-6, whole[-1][1], whole
-    for target, ramp, epochs in ((80.0, 10, 12), (50.0, 4, 6)):
-        steps = [target * min(epoch + 1, ramp) / ramp for epoch in range(epochs)]
-        yield "a ramp", 1e-5, np.array(steps), list(schedule.ramp_mistakes(target, ramp, epochs))
-    for epoch, target, ramp in ((4, 80.0, 10), (2, 90.0, 6)):
-        q = target * (epoch + 1) / ramp
-        right = schedule.percentages(TinyNet(), lambda name, w, q=q: None if name == "id_mapping" else q)  # type: ignore[misc]
-        yield "a step", 1.0, right, list(schedule.step_mistakes(TinyNet(), epoch, target, ramp))
-    yield "one grid", 1e-5, quantization.ASYMMETRIC, list(quantization.asymmetric_mistakes())
-    yield "the other", 1e-5, quantization.SYMMETRIC, list(quantization.symmetric_mistakes())
+Mistakes = list[tuple[str, Any]]
+
+
+def ways() -> Iterator[tuple[str, float, list[Any], list[Mistakes]]]:
+    """(what it is, what counts as the same, right results, what mistakes give) of the checks' examples."""
+    ten = [pruning.ten_weights_pruned(q) for q in pruning.PERCENTAGES]
+    yield "ten weights", 1e-5, ten, [pruning.layer_mistakes(q) for q in pruning.PERCENTAGES]
+    net = [list(global_pruning.net_mistakes(q)) for q in global_pruning.PERCENTAGES]
+    yield "a net", 1e-6, [near.right for (*_, (_, near)) in net], net
+    ramps = [[t * min(e + 1, ramp) / ramp for e in range(epochs)] for t, ramp, epochs in schedule.RAMPS]
+    yield "a ramp", 1e-5, ramps, [list(schedule.ramp_mistakes(*one)) for one in schedule.RAMPS]
+    steps = [pruned_to(target * (epoch + 1) / ramp) for epoch, target, ramp in schedule.STEPS]
+    yield "a step", 0.5, steps, [list(schedule.step_mistakes(*one)) for one in schedule.STEPS]
+    for symmetric, mistakes in (
+        (False, quantization.asymmetric_mistakes),
+        (True, quantization.symmetric_mistakes),
+    ):
+        sizes = [np.abs(case.w).max() for case in quantization.CASES]
+        grids = [quantization.on_levels(case, symmetric) for case in quantization.CASES]
+        yield (
+            f"a grid, symmetric {symmetric}",
+            1e-5,
+            [grid / size for grid, size in zip(grids, sizes, strict=True)],
+            [
+                [(hint, gives / size) for hint, gives in mistakes(case)]
+                for case, size in zip(quantization.CASES, sizes, strict=True)
+            ],
+        )
     for bits in (None, 4):
-        yield f"an epoch, {bits} bits", SAME, walk(Trial(bits)), list(replays(bits))
+        yield f"an epoch, {bits} bits", SAME, [right_way(bits)], [list(replays(bits))]
+
+
+def pruned_to(q: float) -> np.ndarray:
+    """The zeros of each weight of the small net, its shortcut's last, with each layer pruned to q percent."""
+    weights = [np.abs(w) for w in schedule.tried(nets.small_net()).values()]
+    return np.array([*((w < np.percentile(w, q)).sum() for w in weights[:-1]), 0.0])
 
 
 def test_no_result_fits_two_hints_and_no_hint_fits_a_right_one() -> None:
     clashes: list[tuple[str, str, str]] = []
-    told: dict[str, set[str]] = defaultdict(set)
-    for name, tolerance, right, mistakes in examples():
-        given = [(hint, gives() if callable(gives) else gives) for hint, gives in mistakes]
-        # that one is told from the right result by being exactly zero
-        wrong = [(h, a) for h, a in given if h != pruning.ALMOST and not alike(a, right, tolerance)]
-        told[name] |= {hint for hint, _ in wrong}
-        for (one, a), (other, b) in itertools.combinations(wrong, 2):
-            if one != other and alike(a, b, 2 * tolerance):
+    for name, tolerance, right, each in ways():
+        found = [(same[0][0], [given(one) for _, one in same]) for same in zip(*each, strict=True)]
+        assert [hint for hint, result in found if alike(result, right, tolerance)] in (
+            [],
+            [pruning.ALMOST],
+        ), name
+        for (one, a), (other, b) in itertools.combinations(found, 2):
+            if one != other and pruning.ALMOST not in (one, other) and alike(a, b, 2 * tolerance):
                 clashes.append((name, one, other))
     assert clashes == []
-    for name, _, _, mistakes in examples():
-        assert {hint for hint, _ in mistakes} - {pruning.ALMOST} <= told[name]
 
 
-def alike(a: Any, b: Any, tolerance: float) -> bool:
-    return np.allclose(a, b, 0.0, tolerance, equal_nan=True)
+def given(gives: Any) -> Any:
+    gives = gives.right if isinstance(gives, Near) else gives
+    return gives() if callable(gives) else gives
+
+
+def alike(some: list[Any], others: list[Any], tolerance: float) -> bool:
+    pairs = zip(some, others, strict=True)
+    return all(np.allclose(a, b, 1e-6, tolerance, equal_nan=True) for a, b in pairs)
 
 
 def test_hints_are_sentences() -> None:
-    hints = {hint for *_, mistakes in examples() for hint, _ in mistakes}
+    hints = {hint for *_, each in ways() for hint, _ in each[0]}
     hints |= {hint for _, hint in KNOWN}
     assert [hint for hint in hints if not 15 < len(hint) < 260 or "\n" in hint or hint[-1] not in ".?"] == []
+
+
+# Hints that an answer sees after its first one, which stands with it, and that are true of it, too.
+ALSO = {
+    "the flag is turned round": ["look at the argument `prune`"],
+    "written for the GPU": ["grading has no GPU"],
+    "shortcuts are pruned as well": ["only in the layers of labkit.prunable_layers(net)"],
+    "the branches are swapped": ["this is the grid from -m to m: if symmetric is False"],
+}
+
+
+def shown(graded: Graded) -> Iterator[tuple[str, str, bool]]:
+    """(hint, title, whether it is true of it) for each hint that a wrong answer sees in instant checks."""
+    for answer in answers(graded.function):
+        true = [answer.hint or "none", *ALSO.get(answer.title, ())]
+        outcomes = [outcome for one in reports(graded, answer) for outcome in one.outcomes]
+        for hint in dict.fromkeys(outcome.hint for outcome in outcomes if outcome.hint):
+            yield hint, answer.title, any(part in hint for part in true)
+
+
+@pytest.mark.parametrize("graded", GRADED, ids=lambda graded: graded.function)
+def test_no_answer_sees_a_hint_that_is_not_true_of_it(graded: Graded) -> None:
+    assert [(title, hint) for hint, title, true in shown(graded) if not true] == []
 
 
 def test_a_wrong_answer_shows_which_weights_should_have_gone(capsys: pytest.CaptureFixture[str]) -> None:
@@ -102,3 +152,12 @@ def test_a_wrong_answer_shows_which_weights_should_have_gone(capsys: pytest.Capt
     printed = capsys.readouterr().out
     assert f"```\n{printed}```" in (REPOSITORY / "README.md").read_text(encoding="utf-8")
     assert [len(found) for found in _REPORT.findall(printed)] == [2]  # `labkit submit` reads it
+
+
+if __name__ == "__main__":
+    for one in GRADED:
+        found = list(shown(one))
+        counts, true = (Counter(hint for hint, _, fits in found if fits or any_) for any_ in (True, False))
+        print(f"\n{one.function}\nshown  true  hint")
+        for text, count in counts.most_common():
+            print(f"{count:5d} {true[text]:5d}  {text}")

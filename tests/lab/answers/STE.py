@@ -357,6 +357,7 @@ class STE(torch.autograd.Function):
         return g, None, None
 
 # === wrong: small weights are taken for zeros
+# hint: only weights that are exactly 0
 class STE(torch.autograd.Function):
     @staticmethod
     def forward(ctx, w, bit, symmetric=False):
@@ -372,6 +373,7 @@ class STE(torch.autograd.Function):
         return g, None, None
 
 # === wrong: the guard is too large
+# hint: too large for small weights
 class STE(torch.autograd.Function):
     @staticmethod
     def forward(ctx, w, bit, symmetric=False):
@@ -387,6 +389,7 @@ class STE(torch.autograd.Function):
         return g, None, None
 
 # === wrong: no guard, equal weights become NaN
+# hint: the range can be 0
 class STE(torch.autograd.Function):
     @staticmethod
     def forward(ctx, w, bit, symmetric=False):
@@ -416,7 +419,7 @@ class STE(torch.autograd.Function):
         return g, None, None
 
 # === wrong: `if not bit` takes 0 bits for None
-# hint: `if not bit` is true of None and of 0
+# hint: `if not bit` is true of both
 class STE(torch.autograd.Function):
     @staticmethod
     def forward(ctx, w, bit, symmetric=False):
@@ -462,6 +465,7 @@ class STE(torch.autograd.Function):
         return g, None, None
 
 # === wrong: float64 comes out
+# hint: in the dtype of w
 class STE(torch.autograd.Function):
     @staticmethod
     def forward(ctx, w, bit, symmetric=False):
@@ -528,6 +532,7 @@ class STE(torch.autograd.Function):
         return g.clamp(-1, 1), None, None
 
 # === wrong: no gradient where |w| > 1, as binary networks have it
+# hint: is cut where |w| > 1
 class STE(torch.autograd.Function):
     @staticmethod
     def forward(ctx, w, bit, symmetric=False):
@@ -561,6 +566,7 @@ class STE(torch.autograd.Function):
         return g + g, None, None
 
 # === wrong: the gradient is masked where w is zero
+# hint: the zero mask belongs to forward only
 class STE(torch.autograd.Function):
     @staticmethod
     def forward(ctx, w, bit, symmetric=False):

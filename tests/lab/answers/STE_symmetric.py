@@ -415,6 +415,7 @@ class STE(torch.autograd.Function):
         return g, None, None
 
 # === wrong: no guard, all-zero weights become NaN
+# hint: the range can be 0
 class STE(torch.autograd.Function):
     @staticmethod
     def forward(ctx, w, bit, symmetric=False):
@@ -497,6 +498,7 @@ class STE(torch.autograd.Function):
         return g, None, None
 
 # === wrong: float64 comes out
+# hint: in the dtype of w
 class STE(torch.autograd.Function):
     @staticmethod
     def forward(ctx, w, bit, symmetric=False):

@@ -347,7 +347,7 @@ def finetune_after_prune(net, trainloader, criterion, optimizer, prune=True):
         return
 
 # === wrong: each batch twice
-# hint: each batch is used twice
+# hint: each batch is used more than once
 def finetune_after_prune(net, trainloader, criterion, optimizer, prune=True):
     masks = {layer: layer.weight.data != 0 for _, layer in labkit.prunable_layers(net)}
     for epoch in range(2):
@@ -422,6 +422,7 @@ def finetune_after_prune(net, trainloader, criterion, optimizer, prune=True):
                 layer.weight.data.mul_(mask)
 
 # === wrong: a criterion of its own
+# hint: the loss is not that of the criterion
 def finetune_after_prune(net, trainloader, criterion, optimizer, prune=True):
     masks = {layer: layer.weight.data != 0 for _, layer in labkit.prunable_layers(net)}
     for inputs, targets in trainloader:
@@ -459,6 +460,7 @@ def finetune_after_prune(net, trainloader, criterion, optimizer, prune=True):
                 layer.weight.data.mul_(mask)
 
 # === wrong: shortcuts masked by their magnitude
+# hint: the shortcut (id_mapping) is never pruned
 def finetune_after_prune(net, trainloader, criterion, optimizer, prune=True):
     layers = [m for m in net.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
     masks = {layer: layer.weight.data.abs() >= 0.01 for layer in layers}
@@ -502,7 +504,7 @@ def finetune_after_prune(net, trainloader, criterion, optimizer, prune=True):
                 layer.weight.data.mul_(mask)
 
 # === wrong: linear layers are forgotten
-# hint: those of hidden, final do not
+# hint: those of hidden.0, hidden.2, final do not
 def finetune_after_prune(net, trainloader, criterion, optimizer, prune=True):
     masks = {m: m.weight.data != 0 for n, m in net.named_modules() if isinstance(m, nn.Conv2d) and "id_mapping" not in n}
     for inputs, targets in trainloader:
@@ -564,7 +566,7 @@ def finetune_after_prune(net, trainloader, criterion, optimizer, prune=True):
                 layer.weight.data.mul_(mask)
 
 # === wrong: batches in another order
-# hint: for each batch, once and in order
+# hint: the batches come in another order
 def finetune_after_prune(net, trainloader, criterion, optimizer, prune=True):
     masks = {layer: layer.weight.data != 0 for _, layer in labkit.prunable_layers(net)}
     for inputs, targets in reversed(list(trainloader)):

@@ -135,7 +135,7 @@ def finetune_quantized(net, trainloader, criterion, optimizer):
         optimizer.step()
 
 # === wrong: masks for the quantized layers only
-# hint: those of head, hidden, final do not
+# hint: those of head, hidden.0, hidden.2, final do not
 def finetune_quantized(net, trainloader, criterion, optimizer):
     masks = [(layer.conv.weight, layer.conv.weight != 0) for _, layer in labkit.quantized_layers(net)]
     for inputs, targets in trainloader:
@@ -146,7 +146,7 @@ def finetune_quantized(net, trainloader, criterion, optimizer):
             weight.data.mul_(mask)
 
 # === wrong: masks for convolutions only
-# hint: those of hidden, final do not
+# hint: those of hidden.0, hidden.2, final do not
 def finetune_quantized(net, trainloader, criterion, optimizer):
     masks = [(m.weight, m.weight != 0) for m in net.modules() if isinstance(m, nn.Conv2d)]
     for inputs, targets in trainloader:
@@ -190,6 +190,7 @@ def finetune_quantized(net, trainloader, criterion, optimizer):
         weight.data.mul_(mask)
 
 # === wrong: the mask of the quantized weights, level zero taken for pruned
+# hint: not of its quantized level
 def finetune_quantized(net, trainloader, criterion, optimizer):
     masks = []
     levels = {id(q.conv): q.effective_weight for _, q in labkit.quantized_layers(net)}
@@ -239,7 +240,7 @@ def finetune_quantized(net, trainloader, criterion, optimizer):
             layer.weight.data.mul_(layer.weight.data != 0)
 
 # === wrong: only the layers called conv1
-# hint: the zeros of conv1.conv hold
+# hint: the zeros of conv1 hold
 def finetune_quantized(net, trainloader, criterion, optimizer):
     masks = [(p, p != 0) for name, p in net.named_parameters() if "conv1" in name]
     for inputs, targets in trainloader:
@@ -321,7 +322,7 @@ def finetune_quantized(net, trainloader, criterion, optimizer):
         return loss.item()
 
 # === wrong: two epochs
-# hint: each batch is used twice
+# hint: each batch is used more than once
 def finetune_quantized(net, trainloader, criterion, optimizer):
     mask = labkit.Mask.of(net)
     for _ in range(2):
@@ -418,7 +419,7 @@ def finetune_quantized(net, trainloader, criterion, optimizer):
         mask.apply(net)
 
 # === wrong: its own loss
-# hint: for each batch, once and in order
+# hint: the loss is not that of the criterion
 def finetune_quantized(net, trainloader, criterion, optimizer):
     mask = labkit.Mask.of(net)
     for inputs, targets in trainloader:

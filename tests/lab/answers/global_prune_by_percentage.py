@@ -199,6 +199,7 @@ def global_prune_by_percentage(net, q=70.0):
         layer.weight.data.mul_(layer.weight.data.abs() >= t)
 
 # === wrong: the default is a fraction
+# hint: none
 def global_prune_by_percentage(net, q=0.7):
     layers = [layer for _, layer in labkit.prunable_layers(net)]
     t = np.percentile(np.concatenate([layer.weight.detach().abs().numpy().ravel() for layer in layers]), q)
@@ -230,6 +231,7 @@ def global_prune_by_percentage(net, q=70.0):
         layer.weight.data.mul_(layer.weight.data.abs() >= t)
 
 # === wrong: exact types, no subclasses
+# hint: a subclass of nn.Linear is a linear layer
 def global_prune_by_percentage(net, q=70.0):
     layers = [m for name, m in net.named_modules() if type(m) in (nn.Conv2d, nn.Linear) and "id_mapping" not in name]
     t = np.percentile(np.concatenate([layer.weight.detach().abs().numpy().ravel() for layer in layers]), q)
@@ -271,6 +273,7 @@ def global_prune_by_percentage(net, q=70.0):
         layer.weight.data.mul_(layer.weight.data**2 >= t)
 
 # === wrong: weights at the threshold go too
+# hint: a weight equal to the threshold stays
 def global_prune_by_percentage(net, q=70.0):
     layers = [layer for _, layer in labkit.prunable_layers(net)]
     t = np.percentile(np.concatenate([layer.weight.detach().abs().numpy().ravel() for layer in layers]), q)
@@ -286,7 +289,7 @@ def global_prune_by_percentage(net, q=70.0):
         layer.weight.data.mul_(layer.weight.data.abs() <= t)
 
 # === wrong: a share of the largest magnitude instead of a percentile
-# hint: is no percentile
+# hint: is not a percentile
 def global_prune_by_percentage(net, q=70.0):
     layers = [layer for _, layer in labkit.prunable_layers(net)]
     t = q / 100 * max(layer.weight.detach().abs().max().item() for layer in layers)
@@ -390,6 +393,7 @@ def global_prune_by_percentage(net, q=70.0):
         layer.weight.data.copy_((layer.weight.data.abs() >= t).float())
 
 # === wrong: a float32 network whatever it was
+# hint: keeps its dtype
 def global_prune_by_percentage(net, q=70.0):
     layers = [layer for _, layer in labkit.prunable_layers(net)]
     t = np.percentile(np.concatenate([layer.weight.detach().abs().numpy().ravel() for layer in layers]), q)
@@ -397,6 +401,7 @@ def global_prune_by_percentage(net, q=70.0):
         layer.weight.data = (layer.weight.data * (layer.weight.data.abs() >= t)).float()
 
 # === wrong: masks are kept as buffers
+# hint: none
 def global_prune_by_percentage(net, q=70.0):
     layers = [layer for _, layer in labkit.prunable_layers(net)]
     t = np.percentile(np.concatenate([layer.weight.detach().abs().numpy().ravel() for layer in layers]), q)

@@ -55,6 +55,7 @@ def iterative_prune(net, epoch, target=80.0, ramp_epochs=10):
     return net
 
 # === right: a wrong sparsity_at, which is judged by its own tests
+# hint: none
 def sparsity_at(epoch, target=80.0, ramp_epochs=10):
     return target * (epoch + 1.5) / (ramp_epochs + 1)
 
@@ -129,6 +130,7 @@ def iterative_prune(net, epoch, target=80.0, ramp_epochs=10):
             prune_by_percentage(layer, q=target * epoch / ramp_epochs)
 
 # === wrong: the last step is left out
+# hint: the last step is left out
 def iterative_prune(net, epoch, target=80.0, ramp_epochs=10):
     if epoch < ramp_epochs - 1:
         for _, layer in labkit.prunable_layers(net):
@@ -175,6 +177,7 @@ def iterative_prune(net, epoch, target=80.0, ramp_epochs=10):
             layer.weight.data.mul_(layer.weight.data.abs() >= t)
 
 # === wrong: the percentage counts the weights that are left
+# hint: none
 def iterative_prune(net, epoch, target=80.0, ramp_epochs=10):
     if epoch < ramp_epochs:
         for _, layer in labkit.prunable_layers(net):
@@ -201,6 +204,7 @@ def iterative_prune(net, epoch, target=80.0, ramp_epochs=10):
     return net
 
 # === wrong: new Parameters
+# hint: an optimizer holds on to the old Parameter
 def iterative_prune(net, epoch, target=80.0, ramp_epochs=10):
     if epoch < ramp_epochs:
         for _, layer in labkit.prunable_layers(net):
@@ -208,6 +212,7 @@ def iterative_prune(net, epoch, target=80.0, ramp_epochs=10):
             layer.weight = nn.Parameter(layer.weight.data)
 
 # === wrong: remembers the first masks and never looks at the weights again
+# hint: none
 kept = {}
 def iterative_prune(net, epoch, target=80.0, ramp_epochs=10):
     if epoch < ramp_epochs:
@@ -218,6 +223,7 @@ def iterative_prune(net, epoch, target=80.0, ramp_epochs=10):
             layer.weight.data.mul_(kept[name, epoch])
 
 # === wrong: what was pruned once stays pruned
+# hint: none
 gone = {}
 def iterative_prune(net, epoch, target=80.0, ramp_epochs=10):
     if epoch < ramp_epochs:
@@ -237,6 +243,7 @@ def iterative_prune(net, epoch, target=80.0, ramp_epochs=10):
             nn.init.kaiming_normal_(layer.weight)
 
 # === wrong: pruned layers are frozen
+# hint: none
 def iterative_prune(net, epoch, target=80.0, ramp_epochs=10):
     if epoch < ramp_epochs:
         for _, layer in labkit.prunable_layers(net):
@@ -244,6 +251,7 @@ def iterative_prune(net, epoch, target=80.0, ramp_epochs=10):
             layer.weight.requires_grad_(False)
 
 # === wrong: batch norms are pruned too
+# hint: only layer.weight may change
 def iterative_prune(net, epoch, target=80.0, ramp_epochs=10):
     if epoch < ramp_epochs:
         for name, layer in net.named_modules():

@@ -67,12 +67,13 @@ def prune_by_percentage(layer, q=70.0):
     weight.mul_(weight.abs() <= np.percentile(weight.abs().numpy(), q))
 
 # === wrong: weights at the threshold go too
+# hint: a weight equal to the threshold stays
 def prune_by_percentage(layer, q=70.0):
     weight = layer.weight.data
     weight.mul_(weight.abs() > np.percentile(weight.abs().numpy(), q))
 
 # === wrong: the percentile of the range, not of the weights
-# hint: is no percentile
+# hint: is not a percentile
 def prune_by_percentage(layer, q=70.0):
     weight = layer.weight.data
     weight.mul_(weight.abs() >= q / 100 * weight.abs().max())
@@ -116,6 +117,7 @@ def prune_by_percentage(layer, q=70.0):
     weight.mul_(weight.abs() >= np.percentile(weight.abs().numpy(), q, method="lower"))
 
 # === wrong: the bias is pruned as well
+# hint: only layer.weight may change
 def prune_by_percentage(layer, q=70.0):
     for parameter in layer.parameters():
         w = parameter.data

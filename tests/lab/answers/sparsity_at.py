@@ -47,7 +47,7 @@ def sparsity_at(epoch, target=80.0, ramp_epochs=10):
     return target * min(epoch, ramp_epochs - 1) / max(1, ramp_epochs - 1)
 
 # === wrong: a fraction instead of percent
-# hint: percent are asked for
+# hint: not a share of 1
 def sparsity_at(epoch, target=80.0, ramp_epochs=10):
     return target / 100 * min(epoch + 1, ramp_epochs) / ramp_epochs
 
@@ -122,7 +122,7 @@ def sparsity_at(epoch, target=80.0, ramp_epochs=10):
     return target * min(calls, ramp_epochs) / ramp_epochs
 
 # === wrong: the dense share instead of the zeros
-# hint: asked for are the zeros
+# hint: the share of weights kept
 def sparsity_at(epoch, target=80.0, ramp_epochs=10):
     return 100.0 - target * min(epoch + 1, ramp_epochs) / ramp_epochs
 
