@@ -93,7 +93,7 @@ def _run(
                 exec(compiled, defined.names)  # noqa: S102 (the student's own code, as in a cell)
             except (Exception, SystemExit) as error:
                 why = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-                defined.lost |= dict.fromkeys(_stored(compiled), f"its definition raises {why}")
+                defined.lost |= dict.fromkeys(stored_names(compiled), f"its definition raises {why}")
     return defined
 
 
@@ -101,10 +101,13 @@ def _chosen(
     statements: list[tuple[str, ast.stmt, CodeType]], wanted: str | None, given: Collection[str]
 ) -> tuple[set[int], set[str]]:
     """Which statements make `wanted` or anything that it needs, and the names of all these."""
-    imported = {*given, *(name for _, node, code in statements if _is_import(node) for name in _stored(code))}
+    imported = {
+        *given,
+        *(name for _, node, code in statements if _is_import(node) for name in stored_names(code)),
+    }
     functions = {node.name for _, node, _ in statements if isinstance(node, FUNCTIONS)}
     touched = [
-        _stored(code) | _written_into(node) - imported | _called_on(node) - imported - functions
+        stored_names(code) | _written_into(node) - imported | _called_on(node) - imported - functions
         for _, node, code in statements
     ]
     chosen: set[int] = set()
@@ -117,15 +120,9 @@ def _chosen(
     return chosen, names - set(dir(builtins))
 
 
-def _stored(code: CodeType) -> set[str]:
+def stored_names(code: CodeType) -> set[str]:
     """The names that a statement binds."""
-    own = {one.argval for one in dis.get_instructions(code) if one.opname in STORES}
-    return own | {name for inner in _inner(code) for name in _globally_stored(inner)}
-
-
-def _globally_stored(code: CodeType) -> set[str]:
-    own = {one.argval for one in dis.get_instructions(code) if one.opname == "STORE_GLOBAL"}
-    return own | {name for inner in _inner(code) for name in _globally_stored(inner)}
+    return {one.argval for one in dis.get_instructions(code) if one.opname in STORES}
 
 
 def _loaded(code: CodeType) -> set[str]:

@@ -7,6 +7,11 @@ import re
 import traceback
 from collections.abc import Callable
 
+# what torch says where there is no GPU, or none for a process that was forked
+NO_GPU = (
+    r"NVIDIA driver|not compiled with CUDA|No CUDA GPUs|re-initialize CUDA|no CUDA-capable device|CUDA error"
+    r"|on a CUDA device|HIP GPUs|support for (MPS|mps)|MPS backend|compiled with XPU|accelerator device"
+)
 KNOWN = (
     # what the message says, and a hint that is true wherever it is raised
     (
@@ -55,8 +60,12 @@ KNOWN = (
         "a tensor that backward() needs was changed before it: backward() comes right after the loss.",
     ),
     (
-        r"NVIDIA driver|not compiled with CUDA|No CUDA GPUs",
-        "grading has no GPU: use .to(weight.device) rather than .cuda().",
+        NO_GPU,
+        "grading has no GPU: use .to(weight.device) rather than .cuda() or a fixed device.",
+    ),
+    (
+        r"No module named",
+        "grading has the lab's packages only: hand in your own .py files beside the notebook.",
     ),
     (r"can't convert cuda.* to numpy", "numpy works on the CPU: .cpu().numpy()."),
     (
