@@ -75,6 +75,11 @@ KNOWN = (
 )  # fmt: skip
 
 
+why_missing: Callable[[str], str | None] | None = None
+"""While grading: why a name is not there. None everywhere else."""
+_NAME = re.compile(r"name '(\w+)' is not defined")
+
+
 def explain(error: Exception, check: Callable[..., object], answer: str) -> tuple[str, str | None]:
     """(what the student's code raised and in which of their lines, a hint if the error is a known one).
 
@@ -85,6 +90,9 @@ def explain(error: Exception, check: Callable[..., object], answer: str) -> tupl
     number, line, place = _their_line(error, check)
     message += f" (line {number} of {place}: {line})" if line else ""
     message = " ".join(message.split())  # one line, whatever they are called
+    missing = _NAME.match(text[0]) if text and isinstance(error, NameError) else None
+    if missing and why_missing is not None and (why := why_missing(missing[1])):
+        return message, why
     if text and re.match(rf"(\S+\.)?{re.escape(answer)}(\.\w+)?\(\) (got an unexp|takes|missing)", text[0]):
         return message, "its arguments and their names stay as the stub has them."
     return message, next((hint for pattern, hint in KNOWN if re.search(pattern, message)), None)

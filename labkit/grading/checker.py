@@ -29,11 +29,12 @@ import numpy as np
 import torch
 
 from labkit import siblings
-from labkit.check import engine
+from labkit.check import engine, exceptions
 from labkit.grading import answered, kernel_calls, sandbox
 from labkit.grading.channel import ChannelError, Malformed, TimedOut
 from labkit.grading.engine import broken_off
 from labkit.grading.levels import Level
+from labkit.grading.missing import Missing
 from labkit.grading.outputs import Budget, safe_outputs, safe_text
 from labkit.grading.remote import Calls, Lost
 from labkit.grading.sandbox import IsolationError, Limits
@@ -87,6 +88,7 @@ class Checker:
         self._start = partial(start, len(_tests(job)))
         self._stand_ins = StandIns(partial(start, 0), job.reference)
         self._outputs: dict[str, list[dict[str, Any]]] = {}
+        self._missing = Missing(job.cells, self._outputs)
         self._budget = Budget()
         self._lost: dict[str, tuple[str, str]] = {}  # cell -> (kind, sentence): not run again
         self._attempts: list[str] = []
@@ -151,8 +153,8 @@ class Checker:
         deadline = time.monotonic() + self._limits.cell_seconds
         try:
             student.control.send(
-                {"op": "start", "siblings": list(self._siblings)},
-                [text.encode() for text in self._siblings.values()],
+                {"op": "start", "siblings": list(self._siblings), "files": list(self._job.beside)},
+                [*self._job.beside.values(), *(text.encode() for text in self._siblings.values())],
                 deadline,
             )
             student.control.receive(deadline)
@@ -227,6 +229,7 @@ class Checker:
             namespace.pop(name, None)
         try:
             engine.observer = reports.append
+            exceptions.why_missing = partial(self._missing.why, place=cell.id)
             with _until(deadline + GRACE):
                 namespace.update(calls.names(list(self._job.names)))
                 value, printed = _executed(cell.source, namespace, cell.id)
@@ -236,20 +239,20 @@ class Checker:
             return verdict("failed", sentence=_first_line(error), checks=_outcomes(reports))
         except Exception as error:
             if isinstance(error, NameError) and error.name in self._job.names:
-                kind, why = self._why_undefined(error.name)
+                kind, why = self._why_undefined(error.name, cell)
                 return verdict(kind, sentence=why)
             return verdict("error", sentence=_first_line(error), checks=_outcomes(reports))
         finally:
-            engine.observer = None
+            engine.observer = exceptions.why_missing = None
         return self._scored(cell, value, _outcomes(reports), printed)
 
-    def _why_undefined(self, name: str) -> tuple[VerdictKind, str]:
-        """What became of the cell that should have defined `name`."""
+    def _why_undefined(self, name: str, test: Cell) -> tuple[VerdictKind, str]:
+        """What became of the cell that should have defined `name`, which `test` misses."""
         for cell in self._job.cells:
             if cell.kind == "answer" and cell.id in self._lost and name in cell.source:
                 kind, why = self._lost[cell.id]
                 return kind, f"{name} is not defined: its cell was stopped, {why}."  # type: ignore[return-value]
-        return "not answered", f"{name} is not defined: its cell failed."
+        return "not answered", self._missing.why(name, test.id) or f"{name} is not defined in any cell."
 
     def _scored(self, cell: Cell, value: Any, checks: tuple[Outcome, ...], printed: str) -> Verdict:
         number = isinstance(value, int | float) and not isinstance(value, bool)

@@ -43,12 +43,15 @@ INSTALLERS = ("pip", "conda", "mamba", "micromamba", "uv")
 class Shell:
     """One notebook's namespace, and the cells that were run in it."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path | None = None) -> None:
+        """folder: where the cells run."""
         config = Config()
         config.HistoryManager.enabled = False
         config.InteractiveShell.colors = "nocolor"
         self._shell = ZMQInteractiveShell.instance(config=config)
-        self._shell.starting_dir = os.getcwd()
+        if folder is not None:
+            self._shell.starting_dir = str(folder)
+        self._shell.db = {}  # where %cd and %store make a note: by themselves, in a file
         self._shell.enable_matplotlib()
         self._shell.events.trigger("pre_execute")
 

@@ -217,7 +217,7 @@ def test_what_a_handler_of_their_own_catches_is_not_told(shell: Shell) -> None:
 IN_JUPYTER = {
     "a stream's number": "import sys\nassert (sys.stdout.fileno(), sys.stderr.fileno()) == (1, 2)",
     "faulthandler": "import faulthandler\nfaulthandler.enable()\nfaulthandler.disable()",
-    "a stream of a subprocess": "import subprocess, sys\nsubprocess.run('true', stdout=sys.stdout, check=True)",
+    "a stream of a subprocess": "import subprocess as s, sys\ns.run('true', stdout=sys.stdout, check=True)",
     "the shell's name": "assert get_ipython().__class__.__name__ == 'ZMQInteractiveShell'",
     "a kernel": "assert get_ipython().kernel is not None\nget_ipython().kernel.do_shutdown(True)",
     "a magic by call": "get_ipython().run_line_magic('matplotlib', 'inline')",
