@@ -70,7 +70,7 @@ class Encoder:
         if (sign := self._known(value)) is not None:
             return sign
         if isinstance(value, Tensor):
-            return self._tensor(value)
+            return self.tensor(value)
         if isinstance(value, np.ndarray | np.generic):
             return self._array(value)
         if isinstance(value, torch.dtype):
@@ -95,7 +95,8 @@ class Encoder:
         self._left -= items
         return self._left >= 0
 
-    def _tensor(self, value: Tensor) -> Any:
+    def tensor(self, value: Tensor) -> Any:
+        """Its contents, whether or not the other side knows it."""
         with torch._C.DisableTorchFunctionSubclass():  # a subclass has no say in what it is
             if value.layout != torch.strided or value.device.type == "meta" or value.dtype not in NAMES:
                 return ["o", f"a tensor of layout {value.layout}, {value.dtype}, on {value.device}"]

@@ -28,6 +28,7 @@ from labkit.grading.arrived import Arrived, Seen
 from labkit.grading.channel import Channel, ChannelError
 from labkit.grading.lent import lend
 from labkit.grading.notebook_import import import_notebooks
+from labkit.grading.own import Own
 from labkit.grading.plain import Decoder, Encoder
 from labkit.grading.shell import Shell
 
@@ -178,18 +179,19 @@ class _Calls:
         arrived = self._arrived
         if arrived is None:
             raise RuntimeError(_Reference.ADVICE)
-        encoder = Encoder(arrived.table.signs())
+        own = Own(arrived.table)
         question = {
             "reference": [notebook, path],
-            "arguments": encoder.encode([list(args), dict(kwargs)]),
-            "changes": arrived.changes(encoder),
+            "changes": arrived.changes(own.encoder, aside=True),
+            "arguments": own.encoder.encode([list(args), dict(kwargs)]),
+            "own": own.described(),
         }
-        self._channel.send(question, encoder.buffers)
+        self._channel.send(question, own.encoder.buffers)
         header, buffers = self._channel.receive()
         if "raised" in header:
             raise RuntimeError(header["raised"])
-        arrived.take_over(header["changes"], buffers)
-        return Decoder(buffers, arrived.table.thing).decode(header["result"])
+        arrived.take_over(header["changes"], buffers, table=own.table)
+        return Decoder(buffers, own.table.thing).decode(header["result"])
 
 
 class _Reference:
