@@ -125,9 +125,8 @@ class Arrived:
         self._remember()
         for number, thing in enumerate(self.table.objects):
             if self._objects[number] != self._described(thing):
-                changed["objects"].append(
-                    [number, _told(thing, encoder, () if aside else self._aside(number))]
-                )
+                hidden = () if aside else self._aside(number)
+                changed["objects"].append([number, _told(thing, encoder, hidden)])
         return changed
 
     def _bring_back(self) -> None:

@@ -2,8 +2,8 @@
 
 A layer that their code has made, a copy of the net, `SimpleNamespace(weight=...)`. They join the numbered
 objects of the call, so that what the function changes in them comes back as for any other. The tests' process
-passes the description on unread; the stand-in's, which is thrown away, makes them: of torch's and the lab's own
-classes, and of anything else what it holds.
+passes the description on unread. The stand-in's, which is thrown away, makes them: of torch's and the lab's
+own classes, and of anything else what it holds.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import inspect
 import re
 import sys
 from collections import defaultdict
+from decimal import Decimal
+from numbers import Number
 from types import ModuleType
 from typing import Any
 
@@ -26,17 +28,18 @@ from labkit.grading.arrived import ASIDE, Arrived, Held
 from labkit.grading.plain import Decoder, Encoder, Opaque
 
 OUR_CLASSES = re.compile(r"(torch\.nn|torch\.optim|labkit)\..+")
+MOST_OWN = 1000  # objects in one call: a property may give a new one each time
 # what the encoder writes down by itself, and what holds nothing
 NOT_OWN = (
-    tuple, list, set, frozenset, dict, str, bytes, int, float, complex, type(None), type, ModuleType,
+    tuple, list, set, frozenset, dict, str, bytes, Number, Decimal, type(None), type, ModuleType,
     np.ndarray, np.generic, torch.dtype, torch.device, torch.Size,
 )  # fmt: skip
 
 
 class Own:
-    """The objects of a call, and those of the student's own that were met while encoding. encoder: signs them.
+    """The objects of a call, and those of the student's own that were met while encoding.
 
-    table: all of them, by the signs.
+    encoder: gives each its sign. table: all of them, by their signs.
     """
 
     def __init__(self, table: Table) -> None:
@@ -51,7 +54,7 @@ class Own:
             return sign
         if isinstance(value, Tensor):
             tag, things = "T", self.table.tensors
-        elif _is_own(value):
+        elif len(self.table.objects) - self._objects < MOST_OWN and _is_own(value):
             tag, things = "O", self.table.objects
         else:
             return None
@@ -131,7 +134,7 @@ def _made(module: str, name: str) -> Any:
 
 def _fill(thing: Any, state: dict[str, Any]) -> None:
     if isinstance(thing, Optimizer):
-        remembered = defaultdict(dict, {parameter: values for parameter, values in state["state"]})
+        remembered = defaultdict(dict, dict(state["state"]))
         thing.__setstate__(state | {"state": remembered})
         return
     if isinstance(thing, nn.Module):

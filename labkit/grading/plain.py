@@ -6,8 +6,11 @@ arrives as `Opaque`: its type's name, and nothing that could act. Never a pickle
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Sequence
+from decimal import Decimal
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -85,6 +88,9 @@ class Encoder:
             return ["d", [[self.encode(k, depth + 1), self.encode(v, depth + 1)] for k, v in pairs]]
         if isinstance(value, bool | int | float | str):  # a subclass: its plain value
             return self.encode(next(base for base in (int, float, str) if isinstance(value, base))(value))
+        if isinstance(value, Real | Decimal):  # a fraction, say
+            with contextlib.suppress(OverflowError):
+                return self.encode(float(value))
         return ["o", f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins.")[:100]]
 
     def _fits(self, size: int) -> bool:

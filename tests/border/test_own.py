@@ -199,3 +199,17 @@ def test_only_modules_and_optimizers_are_made_of_their_class(kind: list[str]) ->
 
     assert type(_made(*kind)) is Held
     assert type(_made("torch.nn.modules.linear", "Linear")) is nn.Linear
+
+
+def test_a_property_that_gives_a_new_object_each_time_ends(serve: Serve) -> None:
+    class Chain:
+        weight = torch.ones(3)
+
+        @property
+        def next(self) -> Chain:
+            return Chain()
+
+    def use(layer: Any) -> float:
+        return float(_Reference("01_percentile_pruning", "half")(Chain(), q=50.0))
+
+    assert serve(use, reference=half)(nn.Linear(2, 2)) == 50.0
