@@ -64,6 +64,11 @@ class Submission:
         """The mended notebooks as JSON, without outputs: what a later notebook looks its functions up in."""
         return {name: json.dumps(_bare(nb)) for name, nb in self.notebooks.items()}
 
+    def modules(self, name: str) -> dict[str, str]:
+        """The student's own modules beside a notebook, whose code its cells may run."""
+        files = self.beside.get(name, {})
+        return {path: files[path].decode("utf-8", "replace") for path in files if path.endswith(".py")}
+
 
 def read_submission(student: str, folder: Path, released: Mapping[str, NotebookNode]) -> Submission:
     """Find, read and mend everything under `folder` that is graded."""
