@@ -177,7 +177,8 @@ class Checker:
                     continue
                 begin = time.monotonic()
                 try:
-                    student.control.send({"op": "cell"}, [cell.source.encode("utf-8", "replace")], deadline)
+                    header = {"op": "cell", "kind": cell.kind}
+                    student.control.send(header, [cell.source.encode("utf-8", "replace")], deadline)
                     header, _ = student.control.receive(deadline)
                 finally:
                     self._own_seconds -= (time.monotonic() - begin) * (cell.kind == "own")

@@ -38,6 +38,7 @@ NOT_HERE = (
 GOES_ON = "labkit: this does not work where notebooks are graded; the cell goes on with its next statement.\n"
 NOT_INSTALLED = "labkit: nothing is installed where notebooks are graded; the lab's own packages are there."
 INSTALLERS = ("pip", "conda", "mamba", "micromamba", "uv")
+INSTALLS = re.compile(rf"\b({'|'.join(INSTALLERS)})\d?\b.* install\b|\bapt(-get)? install\b")
 
 
 class Shell:
@@ -61,10 +62,13 @@ class Shell:
         names: dict[str, Any] = self._shell.user_ns
         return names
 
-    def run(self, source: str) -> list[dict[str, Any]]:
-        """Run a cell; its outputs in notebook format, an error among them. Never raises an Exception."""
+    def run(self, source: str, answer: bool = False) -> list[dict[str, Any]]:
+        """Run a cell; its outputs in notebook format, an error among them. Never raises an Exception.
+
+        answer: whether this is the cell of an answer, which has to get by with the lab's packages.
+        """
         outputs = _Outputs()
-        self._shell.outputs = outputs
+        self._shell.outputs, self._shell.answers = outputs, answer
         importlib.invalidate_caches()  # the cell before may have written a module
         before = sys.stdout, sys.stderr
         sys.stdout, sys.stderr = _Stream("stdout", 1, outputs), _Stream("stderr", 2, outputs)
@@ -159,6 +163,7 @@ class ZMQInteractiveShell(InteractiveShell):
     """Called as Jupyter's, by whose name code finds out where it runs."""
 
     outputs = AnyTrait()
+    answers = AnyTrait(False)
     kernel = AnyTrait(_Kernel())
     display_pub_class = _Display
     displayhook_class = _Result
@@ -166,8 +171,9 @@ class ZMQInteractiveShell(InteractiveShell):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self._lost: set[str] = set()
+        self._installs = False  # whether the notebook brings packages of its own
         for name in INSTALLERS:
-            self.register_magic_function(_not_installed, "line", name)
+            self.register_magic_function(self._not_installed, "line", name)
 
     async def run_code(self, code_obj: CodeType, result: Any = None, *, async_: bool = False) -> bool:
         """Run a statement of a cell. True, which ends the cell, unless what failed cannot work here."""
@@ -184,6 +190,8 @@ class ZMQInteractiveShell(InteractiveShell):
         """Whether this comes of where the cell runs, or of a statement that was lost to that."""
         if isinstance(error, NameError):
             return error.name in self._lost
+        if isinstance(error, ImportError) and self.answers:
+            return self._installs or str(error.name).startswith("google")  # Colab's own
         return isinstance(error, NOT_HERE) or (
             isinstance(error, Exception) and re.search(NO_GPU, str(error)) is not None
         )
@@ -193,6 +201,7 @@ class ZMQInteractiveShell(InteractiveShell):
         if cmd.rstrip().endswith("&"):
             raise OSError("Background processes not supported.")  # as in Jupyter
         command = self.var_expand(cmd, depth=1)  # type: ignore[no-untyped-call]
+        self._installs |= INSTALLS.search(command) is not None
         with subprocess.Popen(  # noqa: S602 (that is what `!` means)
             command, shell=True, env=_environment(), errors="replace",
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -203,6 +212,10 @@ class ZMQInteractiveShell(InteractiveShell):
         self.user_ns["_exit_code"] = process.returncode
 
     system_piped = system_raw = system
+
+    def _not_installed(self, line: str) -> None:
+        self._installs = True
+        print(NOT_INSTALLED)
 
     def enable_matplotlib(self, gui: Any = None) -> Any:
         """Inline, whatever is asked for: nobody looks at a window."""
@@ -219,10 +232,6 @@ class ZMQInteractiveShell(InteractiveShell):
 
     def enable_gui(self, gui: Any = None) -> None:
         pass
-
-
-def _not_installed(line: str) -> None:
-    print(NOT_INSTALLED)
 
 
 def _environment() -> dict[str, str]:

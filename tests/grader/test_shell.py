@@ -235,3 +235,18 @@ def test_what_works_in_jupyter_works(shell: Shell, source: str) -> None:
 def test_an_unknown_magic_is_named(shell: Shell) -> None:
     outputs = shell.run("%no_such_magic\nx = 5")
     assert "not found" in str(outputs) and shell.names["x"] == 5
+
+
+def test_an_answer_gets_by_with_the_labs_packages_unless_the_notebook_installs_others(shell: Shell) -> None:
+    source = "import no_such_package\nreached = 5"
+    shell.run("reached = 0")
+    shell.run(source, answer=True)
+    assert shell.names["reached"] == 0
+    for installs in ("!pip3 -q install no-such-package", "%pip install no-such-package"):
+        shell._shell._installs = False
+        shell.run(f"{installs}\nreached = 0")
+        shell.run(source, answer=True)
+        assert shell.names["reached"] == 5
+    shell._shell._installs = False
+    shell.run("from google.colab import drive\nreached = 6", answer=True)
+    assert shell.names["reached"] == 6

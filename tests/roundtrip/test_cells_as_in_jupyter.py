@@ -49,11 +49,11 @@ WORKS = {
     "a GPU is looked for": Way(before="!nvidia-smi\nimport copy"),
     "packages are installed": Way(before="%pip install -q torchinfo\n!pip install -q einops\nimport copy"),
     "Drive is mounted": Way(
-        before="from google.colab import drive\ndrive.mount('/content/drive')\nimport copy\n%cd /content/drive"
+        before="from google.colab import drive\ndrive.mount('/content')\nimport copy\n%cd /content/drive"
     ),
     "extensions": Way(before="%load_ext tensorboard\n%tensorboard --logdir x\n%matplotlib qt\nimport copy"),
     "an own cell asks for a GPU": Way(before="net = nn.Linear(2, 2).cuda()\nimport copy"),
-    "above the answer itself": Way("!mkdir out\n%pip install lightning\nimport lightning\nimport copy\n" + COPIES),
+    "above the answer itself": Way("!mkdir x\n%pip install einops\nimport einops\nimport copy\n" + COPIES),
     "a module is written": Way(FROM_MINE, before=f"%%writefile mine.py\n{MODULE}"),
     "a module is handed in": Way(FROM_MINE, files={"mine.py": MODULE}),
     "a package is handed in": Way(
