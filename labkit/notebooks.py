@@ -135,12 +135,40 @@ class Notebook:
         return f"[{_count(cell)}]" if _count(cell) else f"`{first[:40]}`"
 
 
+def cells_in(file: str, data: bytes) -> list[Cell]:
+    """The cells of a notebook's file. Raises LabError, which says what is wrong with the file."""
+    cells = _cells(data)
+    if cells is not None:
+        return cells
+    if not data.strip():
+        raise LabError(f"{file} is empty: save that notebook again, and run this cell once more.")
+    marks = [number for number, line in enumerate(data.splitlines(), 1) if line.startswith(b"<<<<<<< ")]
+    if marks:
+        raise LabError(
+            f"{file} has git's conflict markers, first in line {marks[0]}: keep one version of each."
+        )
+    if data.lstrip().startswith(b"{") and not data.rstrip().endswith(b"}"):
+        raise LabError(f"{file} ends in the middle: save that notebook again, and run this cell once more.")
+    raise LabError(f"{file} cannot be read as a notebook.")
+
+
+def source_of(cell: Cell) -> str:
+    """A cell's text."""
+    return _text(cell.get("source"))
+
+
 def _cells(data: bytes) -> list[Cell] | None:
+    """The cells in today's format; None if it is no notebook."""
     try:
-        cells = json.loads(data.decode("utf-8-sig"))["cells"]
-    except (ValueError, KeyError, TypeError, RecursionError):
+        content = json.loads(data)  # bytes: any of Unicode's encodings, with a byte-order mark or without
+        sheets = [sheet["cells"] for sheet in content.get("worksheets", [content])]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
-    return [cell for cell in cells if isinstance(cell, dict)] if isinstance(cells, list) else None
+    if not all(isinstance(sheet, list) for sheet in sheets):
+        return None
+    cells = [cell for sheet in sheets for cell in sheet if isinstance(cell, dict)]
+    # formats 1 to 3 have a code cell's text under other names
+    return [{"source": cell.get("input", cell.get("code")), **cell} for cell in cells]
 
 
 def _written(cell: Cell) -> bool:

@@ -1,21 +1,18 @@
 """Takes a function that a student wrote in one notebook into another.
 
-Notebook 03 needs the `prune_by_percentage` of notebook 01. `from_notebook` reads the definitions of
-the sibling notebook (imports, functions, classes, constants: never its experiments) and hands the
-function over. While grading, the reference solution stands in where the student's own does not pass
-its public checks, so that one mistake costs its marks once.
+Notebook 03 needs the `prune_by_percentage` of notebook 01. `from_notebook` reads what that notebook defines
+(see `definitions`) and hands the function over. While grading, the reference solution stands in where the
+student's own does not pass its public checks, so that one mistake costs its marks once.
 """
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import importlib
-import json
-import linecache
 import math
 import os
 import random
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -27,13 +24,18 @@ from torch import nn, optim
 from torch.nn import functional as F
 
 from labkit import colab
+from labkit import definitions as code
+from labkit.definitions import definition_nodes
 from labkit.errors import LabError
 from labkit.notebooks import called
+
+__all__ = ["define", "definition_nodes", "definitions", "find_notebook", "from_notebook", "reference"]
 
 reference: Callable[[str, str], Any] | None = None
 """While grading: gives the `name` of a notebook's reference solution. None everywhere else."""
 
-DEFINITIONS = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+_underway: list[tuple[str, str]] = []
+"""What is being taken over: a function may need one that its own notebook takes from another."""
 
 
 def from_notebook(notebook: str, name: str) -> Any:
@@ -42,38 +44,75 @@ def from_notebook(notebook: str, name: str) -> Any:
     Looked for beside this notebook, and in Google Drive's folder for Colab, also as a renamed copy.
     If it is missing or unanswered, what comes back raises a LabError with advice when it is called,
     so that the cells which do not need it still run.
+
+    Example:
+        >>> prune = labkit.from_notebook("01_percentile_pruning", "prune_by_percentage")  # doctest: +SKIP
+        prune_by_percentage: yours, from 01_percentile_pruning.ipynb (3 of 3 public checks passed)
     """
-    stand_in = _reference()
+    stand_in = None if _underway else _reference()
     try:
         path = find_notebook(notebook)
-        own = definitions(path).get(name)
-        reason = "" if own is not None else _why_missing(path, name)
+        taken = _taken(path, name)
+        own = taken.names.get(name)
+        why = f": {taken.lost[name]}" if name in taken.lost else ""
+        advice = f"{path.name} does not define {name}{why}.\nWrite it there, or paste yours into a cell here."
     except LabError as error:
-        own, reason = None, str(error)
+        own, advice = None, f"{error}\nOr paste your {name} into a cell here."
     if own is None:
         if stand_in is not None:
             return stand_in(notebook, name)
-        return _stand_in(name, f"{reason}\nWrite {name} there first, or paste yours into a cell here.")
+        return _stand_in(name, advice)
+    if _underway:
+        return own
     report = importlib.import_module("labkit.check").report(name, own)
     if stand_in is not None and not report.all_passed:
         return stand_in(notebook, name)
     if report.unanswered:
         return _stand_in(name, f"{name} is not written yet in {notebook}.ipynb: go there first.")
-    print(f"{name}: yours, from {path.name} ({report.summary})")
-    if not report.all_passed:
-        print(f"! Mend {name} there first: it is used here as it is.")
+    lacking = {} if report.all_passed else taken.lacking()
+    if lacking:  # then the checks say nothing of the function itself
+        print(f"{name}: yours, from {path.name}")
+    else:
+        print(f"{name}: yours, from {path.name} ({report.summary})")
+    for needed, cause in lacking.items():
+        print(f"! It uses {needed}, which could not be taken over: {cause}.")
+        print(f"  Define {needed} in the cell with {name} there, and run this cell again.")
+    if not report.all_passed and not lacking:
+        print(f"! Fix {name} there first: this notebook uses your version as is.")
     return own
 
 
-def _why_missing(path: Path, name: str) -> str:
-    """Why a notebook's definitions lack this one: a cell that is no Python defines nothing."""
-    for source in _code_cells(json.loads(path.read_text(encoding="utf-8"))["cells"], experiments=False):
-        if name in source:
-            try:
-                ast.parse(source)
-            except SyntaxError as error:
-                return f"in {path.name} the cell with {name} has a syntax error in line {error.lineno}."
-    return f"{path.name} does not define {name}, or its definition raises an error."
+def _taken(path: Path, name: str) -> code.Defined:
+    """`name` of that notebook, with what it needs. Raises LabError, also for two that need each other."""
+    if (path.name, name) in _underway:
+        raise LabError(f"{path.name} takes {name} from a notebook that takes it from there.")
+    _underway.append((path.name, name))
+    try:
+        with _beside(path):
+            return code.take(path.stem, _content(path), name, _prelude())
+    finally:
+        _underway.pop()
+
+
+@contextlib.contextmanager
+def _beside(path: Path) -> Iterator[None]:
+    """With the notebook's own folder on the search path: its code may import what lies beside it."""
+    folder = str(path.parent.resolve())
+    added = folder not in sys.path and path.parent.resolve() != Path.cwd()
+    if added:
+        sys.path.append(folder)
+    try:
+        yield
+    finally:
+        if added and folder in sys.path:
+            sys.path.remove(folder)
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise LabError(f"{path} cannot be read ({error.strerror}).") from None
 
 
 def _reference() -> Callable[[str, str], Any] | None:
@@ -85,22 +124,38 @@ def _reference() -> Callable[[str, str], Any] | None:
 
 def find_notebook(notebook: str) -> Path:
     """The path of a sibling notebook, or of a renamed copy. Raises LabError if it is nowhere to be found."""
-    copies = [path for place in (Path.cwd(), *colab.FOLDERS) if (path := _copy_in(place, notebook))]
+    places = _places()
+    copies = [path for place in (*places, *colab.FOLDERS) if (path := _copy_in(place, notebook))]
     if copies:  # in Colab an upload of last week may lie beside what goes on in Drive
         return max(copies, key=lambda path: path.stat().st_mtime)
+    looked = " and ".join(map(str, places))
     if colab.here() and colab.drive() is None:
         raise LabError(
-            f"{notebook}.ipynb is not in {Path.cwd()}, and no Drive is mounted. If it is in yours, mount it "
+            f"{notebook}.ipynb is not in {looked}, and no Drive is mounted. If it is in yours, mount it "
             "(the folder symbol on the left, then Mount Drive) and run this cell again."
         )
-    raise LabError(f"{notebook}.ipynb is not beside this notebook (looked in {Path.cwd()}).")
+    raise LabError(f"{notebook}.ipynb is not beside this notebook (looked in {looked}).")
+
+
+def _places() -> list[Path]:
+    """This folder, and where the notebook itself is if its code has moved on to another folder."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    places = [Path.cwd()]
+    if shell is not None:
+        file = shell.user_ns.get("__vsc_ipynb_file__")  # VS Code's, which may start elsewhere
+        places += [Path(file).parent] if isinstance(file, str) else []
+        places.append(Path(shell.starting_dir))
+    return list(dict.fromkeys(places))
 
 
 def _copy_in(folder: Path, notebook: str) -> Path | None:
     """That notebook in this folder: the file of its name, else the first that was renamed."""
     named = folder / f"{notebook}.ipynb"
-    renamed = (path for path in sorted(folder.glob("*.ipynb")) if called(path.stem, (notebook,)))
-    return next((path for path in (named, *renamed) if path.is_file()), None)
+    with contextlib.suppress(OSError):  # a folder that was removed, or may not be read
+        renamed = (path for path in sorted(folder.glob("*.ipynb")) if called(path.stem, (notebook,)))
+        return next((path for path in (named, *renamed) if path.is_file()), None)
+    return None
 
 
 def definitions(path: Path) -> dict[str, Any]:
@@ -108,11 +163,7 @@ def definitions(path: Path) -> dict[str, Any]:
 
     Raises LabError if the file is no notebook.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, ValueError):
-        raise LabError(f"{path.name} cannot be read as a notebook.") from None
-    return define(path.stem, text)
+    return code.define(path.stem, _content(path), _prelude())
 
 
 def define(
@@ -123,61 +174,17 @@ def define(
     given: further names that its functions find, such as those that it takes from other notebooks.
     experiments: also the functions that experiment cells define; the experiments themselves never run.
     """
+    return code.define(notebook, text.encode(), _prelude() | dict(given or {}), experiments)
+
+
+def _prelude() -> dict[str, Any]:
+    """What the lab's set-up cells make available."""
     labkit = importlib.import_module("labkit")
-    namespace: dict[str, Any] = {
-        "__name__": notebook, "math": math, "random": random, "time": time, "np": np, "torch": torch,
+    return {
+        "__name__": "__main__", "math": math, "random": random, "time": time, "np": np, "torch": torch,
         "nn": nn, "F": F, "optim": optim, "plt": _LazyPyplot(), "labkit": labkit,
-        "device": labkit.default_device(), "profile": labkit.profile(), **(given or {}),
+        "device": labkit.default_device(), "profile": labkit.profile(),
     }  # fmt: skip
-    for file, node in definition_nodes(notebook, text, experiments):
-        # one at a time: what fails takes only its own name along
-        with contextlib.suppress(Exception):
-            code = compile(ast.Module([node], []), file, "exec")
-            exec(code, namespace)  # noqa: S102 (the student's own code, as in a cell)
-    return namespace
-
-
-def definition_nodes(notebook: str, text: str, experiments: bool = False) -> Iterator[tuple[str, ast.stmt]]:
-    """The imports, functions, classes and constants of a notebook, each with a file name for tracebacks."""
-    try:
-        cells = json.loads(text)["cells"]
-    except (ValueError, KeyError, TypeError):
-        raise LabError(f"{notebook}.ipynb cannot be read as a notebook.") from None
-    for number, source in enumerate(_code_cells(cells, experiments), start=1):
-        file = f"<{notebook}, code cell {number}>"
-        linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
-        for node in filter(_is_definition, _parse(source)):
-            yield file, node
-
-
-def _code_cells(cells: list[dict[str, Any]], experiments: bool) -> Iterator[str]:
-    """Sources of the code cells but tests, without lines that only IPython understands."""
-    for cell in cells:
-        metadata = cell.get("metadata", {})
-        if cell.get("cell_type") != "code" or metadata.get("nbgrader", {}).get("grade"):
-            continue
-        if "experiment" in metadata.get("tags", []) and not experiments:
-            continue
-        source = "".join(cell["source"])
-        if not source.lstrip().startswith("%%"):
-            lines = source.splitlines(keepends=True)
-            yield "".join("\n" if line.lstrip().startswith(("%", "!", "?")) else line for line in lines)
-
-
-def _parse(source: str) -> list[ast.stmt]:
-    try:
-        return ast.parse(source).body
-    except SyntaxError:
-        return []  # the notebook itself shows the student this error; here the name is then missing
-
-
-def _is_definition(node: ast.stmt) -> bool:
-    if isinstance(node, ast.Assign | ast.AnnAssign):
-        # constants and aliases, but nothing that calculates: that could be an experiment
-        if isinstance(node.value, ast.Lambda):
-            return True
-        return not any(isinstance(part, ast.Call | ast.Subscript) for part in ast.walk(node))
-    return isinstance(node, DEFINITIONS)
 
 
 class _LazyPyplot:

@@ -32,7 +32,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):
         folder = tempfile.TemporaryDirectory(prefix="labkit-kernels-")
         config.add_cleanup(folder.cleanup)
-        config.add_cleanup(WarmKernels(Path(folder.name), **HALF).close)  # called before the other
+        config.add_cleanup(WarmKernels(Path(folder.name), sizes=HALF).close)  # called before the other
         os.environ["LABKIT_TEST_KERNELS"] = folder.name
     os.environ["JUPYTER_PATH"] = os.environ["LABKIT_TEST_KERNELS"]
     nbval.kernel.KernelManager = _WithoutPorts

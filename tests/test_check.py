@@ -351,6 +351,13 @@ def test_a_known_exception_gets_a_hint(raises: Callable[[], object], hint: str) 
         ("Legacy autograd function with non-static forward method is deprecated.", "@staticmethod above"),
         ("Found no NVIDIA driver on your system.", "no GPU"),
         ("Torch not compiled with CUDA enabled", "no GPU"),
+        ("Cannot re-initialize CUDA in forked subprocess. To use CUDA with multiprocessing, ...", "no GPU"),
+        (
+            "Attempting to deserialize object on a CUDA device but torch.cuda.is_available() is False",
+            "no GPU",
+        ),
+        ("PyTorch is not linked with support for mps devices", "no GPU"),
+        ("No module named 'my_helpers'", "beside the notebook"),
         ("can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu()", ".cpu().numpy()"),
         ("Expected all tensors to be on the same device, but found at least two devices", "weight.device"),
         ("CUDA out of memory. Tried to allocate 2.00 GiB", None),

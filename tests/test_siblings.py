@@ -2,17 +2,20 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import labkit
 from labkit import colab
 from labkit.errors import LabError
 from labkit.reproducible import code_fingerprint
-from labkit.siblings import definitions, find_notebook, from_notebook
+from labkit.siblings import _taken, definitions, find_notebook, from_notebook
 
+PRUNING = "01_percentile_pruning"
 RIGHT = """def prune_by_percentage(layer, q=70.0):
     w = layer.weight.data
     w.mul_(w.abs() >= np.percentile(w.abs().numpy(), q))
@@ -24,20 +27,21 @@ STUB = "def prune_by_percentage(layer, q=70.0):\n    raise NotImplementedError('
 def write(
     folder: Path,
     *cells: str,
-    name: str = "01_percentile_pruning",
+    name: str = PRUNING,
     kinds: dict[int, dict[str, Any]] | None = None,
 ) -> Path:
-    body = [
-        {
-            "cell_type": "code",
-            "metadata": {"nbgrader": (kinds or {}).get(i, {})},
-            "source": cell.splitlines(keepends=True),
-        }
-        for i, cell in enumerate(cells)
-    ]
+    body = [code_cell(cell, {"nbgrader": (kinds or {}).get(i, {})}) for i, cell in enumerate(cells)]
+    return save(folder, {"cells": body}, name)
+
+
+def code_cell(source: str, metadata: Any) -> dict[str, Any]:
+    return {"cell_type": "code", "metadata": metadata, "source": source.splitlines(keepends=True)}
+
+
+def save(folder: Path, content: dict[str, Any], name: str = PRUNING) -> Path:
     folder.mkdir(exist_ok=True)
     path = folder / f"{name}.ipynb"
-    path.write_text(json.dumps({"cells": body}))
+    path.write_text(json.dumps(content))
     return path
 
 
@@ -65,7 +69,7 @@ def test_a_wrong_one_is_the_students_too(here: Path, capsys: pytest.CaptureFixtu
     assert not prunes(from_notebook("01_percentile_pruning", "prune_by_percentage"))
     printed = capsys.readouterr().out
     assert "of 3 public checks passed" in printed
-    assert "! Mend prune_by_percentage there first" in printed
+    assert "! Fix prune_by_percentage there first" in printed
 
 
 def test_helpers_constants_and_imports_come_along_but_no_experiment_runs(here: Path) -> None:
@@ -169,3 +173,54 @@ def test_while_grading_a_right_answer_is_still_the_students(
     monkeypatch.setenv("LABKIT_REFERENCE", str(here / "source"))
     found = from_notebook("01_percentile_pruning", "prune_by_percentage")
     assert "mark" in found.__globals__
+
+
+def test_code_beside_another_folders_notebook_is_imported(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (here / "lab").mkdir()
+    helper = "import numpy as np\ndef limit(w, q):\n    return np.percentile(w.abs().numpy(), q)\n"
+    (here / "lab" / "my_limits_of_01.py").write_text(helper)
+    own = RIGHT.replace("np.percentile(w.abs().numpy(), q)", "limit(w, q)")
+    write(here / "lab", f"from my_limits_of_01 import limit\n{own}")
+    monkeypatch.setattr(colab, "FOLDERS", (here / "lab",))
+    assert prunes(from_notebook(PRUNING, "prune_by_percentage"))
+
+
+class Shell:
+    def __init__(self, starting_dir: Path, **user_ns: object) -> None:
+        self.starting_dir, self.user_ns = str(starting_dir), user_ns
+
+
+@pytest.mark.parametrize(
+    "shell", [lambda at: Shell(at), lambda at: Shell(at / "no", __vsc_ipynb_file__=str(at / "02.ipynb"))]
+)
+def test_the_notebooks_own_folder_counts_when_its_code_has_moved_on(
+    here: Path, monkeypatch: pytest.MonkeyPatch, shell: Callable[[Path], Shell]
+) -> None:
+    ipython = pytest.importorskip("IPython")
+    write(here, RIGHT)
+    (here / "data").mkdir()
+    monkeypatch.chdir(here / "data")
+    monkeypatch.setattr(ipython, "get_ipython", lambda: shell(here))
+    assert find_notebook(PRUNING) == here / f"{PRUNING}.ipynb"
+
+
+def test_a_function_finds_what_its_notebook_takes_from_another(here: Path) -> None:
+    write(here, RIGHT)
+    take = f"prune_by_percentage = labkit.from_notebook({PRUNING!r}, 'prune_by_percentage')\n"
+    path = write(here, take, "def whole(layer):\n    prune_by_percentage(layer, 100.0)\n", name="02_next")
+    layer = torch.nn.Linear(3, 2)
+    _taken(path, "whole").names["whole"](layer)
+    assert int((layer.weight != 0).sum()) == 1
+
+
+def test_two_notebooks_that_need_each_other_say_so(here: Path) -> None:
+    for name, other in (("01_a", "02_b"), ("02_b", "01_a")):
+        write(
+            here,
+            f"g = labkit.from_notebook({other!r}, 'f')\ndef f():\n    return g()\n",
+            name=name,
+        )
+    with pytest.raises(LabError, match="takes f from a notebook that takes it from there"):
+        from_notebook("01_a", "f")()

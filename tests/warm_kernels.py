@@ -18,6 +18,7 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -33,8 +34,8 @@ class WarmKernels:
     sizes: what `quick` has instead of its own sizes in these kernels. Usual kernels know nothing of it.
     """
 
-    def __init__(self, folder: Path, name: str = "warm", **sizes: int) -> None:
-        self._sizes = json.dumps(sizes)
+    def __init__(self, folder: Path, name: str = "warm", sizes: Mapping[str, int] | None = None) -> None:
+        self._sizes = json.dumps(dict(sizes or {}))
         spec = folder / "kernels" / name / "kernel.json"
         spec.parent.mkdir(parents=True)
         command = [sys.executable, "-m", "ipykernel_launcher", "-f"]

@@ -7,6 +7,11 @@ import re
 import traceback
 from collections.abc import Callable
 
+# what torch says where there is no GPU, or none for a process that was forked
+NO_GPU = (
+    r"NVIDIA driver|not compiled with CUDA|No CUDA GPUs|re-initialize CUDA|no CUDA-capable device|CUDA error"
+    r"|on a CUDA device|HIP GPUs|support for (MPS|mps)|MPS backend|compiled with XPU|accelerator device"
+)
 KNOWN = (
     # what the message says, and a hint that is true wherever it is raised
     (
@@ -71,8 +76,12 @@ KNOWN = (
         "a tensor that backward() needs was changed before it: backward() comes right after the loss.",
     ),
     (
-        r"NVIDIA driver|not compiled with CUDA|No CUDA GPUs",
-        "grading has no GPU: use .to(weight.device) rather than .cuda().",
+        NO_GPU,
+        "grading has no GPU: use .to(weight.device) rather than .cuda() or a fixed device.",
+    ),
+    (
+        r"No module named",
+        "grading has the lab's packages only: hand in your own .py files beside the notebook.",
     ),
     (r"can't convert cuda.* to numpy", "numpy works on the CPU: .cpu().numpy()."),
     (
@@ -80,6 +89,11 @@ KNOWN = (
         "make new tensors where the weight is: device=weight.device, or .to(weight.device).",
     ),
 )  # fmt: skip
+
+
+why_missing: Callable[[str], str | None] | None = None
+"""While grading: why a name is not there. None everywhere else."""
+_NAME = re.compile(r"name '(\w+)' is not defined")
 
 
 def explain(error: Exception, check: Callable[..., object], answer: str) -> tuple[str, str | None]:
@@ -92,6 +106,9 @@ def explain(error: Exception, check: Callable[..., object], answer: str) -> tupl
     number, line, place = _their_line(error, check)
     message += f" (line {number} of {place}: {line})" if line else ""
     message = " ".join(message.split())  # one line, whatever they are called
+    missing = _NAME.match(text[0]) if text and isinstance(error, NameError) else None
+    if missing and why_missing is not None and (why := why_missing(missing[1])):
+        return message, why
     if text and re.match(rf"(\S+\.)?{re.escape(answer)}(\.\w+)?\(\) (got an unexp|takes|missing)", text[0]):
         return message, "its arguments and their names stay as the stub has them."
     return message, next((hint for pattern, hint in KNOWN if re.search(pattern, message)), None)

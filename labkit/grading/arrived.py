@@ -6,9 +6,10 @@ there is nothing there that could be lost.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import pickle
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,9 +21,14 @@ from torch.utils.data import DataLoader
 from labkit.grading.arguments import MEMBERS, PLAIN, TOLD, Table, bytes_of, made_there
 from labkit.grading.plain import Decoder, Encoder, Opaque
 
-ADDED = ("_parameters", "_buffers")  # where a student's code adds what is to be there at the next call
+ASIDE = "_non_persistent_buffers_set"  # names of a module's buffers that are no part of its state
+ADDED = ("_parameters", "_buffers", ASIDE)  # where a student's code adds what is to be there at the next call
 Seen = dict[Any, Any]
 """The objects of earlier calls, by identity; by (identity, "own") what was hung into them."""
+
+
+class Held:
+    """What an object of the student's own class holds, where that class is not known."""
 
 
 class _Unpacker(pickle.Unpickler):
@@ -89,8 +95,11 @@ class Arrived:
         self._tensors = [self._state(tensor) for tensor in self.table.tensors]
         self._objects = [self._described(thing) for thing in self.table.objects]
 
-    def changes(self, encoder: Encoder) -> dict[str, Any]:
-        """What has changed since it came, in plain data. encoder: knows the signs of the table."""
+    def changes(self, encoder: Encoder, aside: bool = False) -> dict[str, Any]:
+        """What has changed since it came, in plain data. encoder: knows the signs of the table.
+
+        aside: also the buffers that the student's code has put beside a module's state.
+        """
         changed: dict[str, Any] = {"storages": [], "tensors": [], "arrays": [], "objects": []}
         for number, storage in self._storages.items():
             content, before = _copied(storage), self._bytes[number]
@@ -116,7 +125,8 @@ class Arrived:
         self._remember()
         for number, thing in enumerate(self.table.objects):
             if self._objects[number] != self._described(thing):
-                changed["objects"].append([number, _told(thing, encoder)])
+                hidden = () if aside else self._aside(number)
+                changed["objects"].append([number, _told(thing, encoder, hidden)])
         return changed
 
     def _bring_back(self) -> None:
@@ -125,7 +135,7 @@ class Arrived:
         for identity, thing in zip(self._identities, self.table.objects, strict=True):
             own = self._seen.get((identity, "own"), {})
             self._given.append(
-                {name: set(getattr(thing, name, ())) - own.get(name, {}).keys() for name in ADDED}
+                {name: set(getattr(thing, name, ())) - set(own.get(name, ())) for name in ADDED}
             )
             for name, added in own.items():
                 getattr(thing, name).update(added)
@@ -133,24 +143,40 @@ class Arrived:
     def _remember(self) -> None:
         for number, (identity, thing) in enumerate(zip(self._identities, self.table.objects, strict=True)):
             if isinstance(thing, nn.Module):
+                given = self._given[number]
                 self._seen[identity, "own"] = {
-                    name: {
-                        k: v for k, v in getattr(thing, name).items() if k not in self._given[number][name]
-                    }
-                    for name in ADDED
+                    ASIDE: getattr(thing, ASIDE) - given[ASIDE],
+                    **{
+                        name: {k: v for k, v in getattr(thing, name).items() if k not in given[name]}
+                        for name in MEMBERS[:2]
+                    },
                 }
 
-    def take_over(self, changed: Any, buffers: Sequence[bytearray], moves: bool = False) -> None:
+    def _aside(self, number: int) -> set[str]:
+        """Buffers that the student's code has added to this module and not to its state: nobody else's."""
+        given = self._given[number]
+        aside: set[str] = getattr(self.table.objects[number], ASIDE, set())
+        return aside - given[ASIDE] - given["_buffers"]
+
+    def joined(self, objects: Sequence[Any]) -> None:
+        """These were put behind the objects of the table: from now on their changes are told, too."""
+        self._identities = [*self._identities, *(("joined", number) for number in range(len(objects)))]
+        self._given += [{name: set(getattr(thing, name, ())) for name in ADDED} for thing in objects]
+
+    def take_over(
+        self, changed: Any, buffers: Sequence[bytearray], moves: bool = False, table: Table | None = None
+    ) -> None:
         """Do here what was done in another process with the same arguments: see `changes`.
 
         moves: a tensor that lies elsewhere there gets a place of its own here as well; else its values are
-        written where it lies, and whoever else looks there sees them.
+        written where it lies, and whoever else looks there sees them. table: with what has joined there.
         """
-        decoder = Decoder(buffers, self.table.thing)
+        table = table or self.table
+        decoder = Decoder(buffers, table.thing)
         for number, tree in changed["storages"]:
             bytes_of(self._storages[number]).copy_(torch.from_numpy(decoder.decode(tree)))
         for number, tree, moved, requires_grad, gradient in changed["tensors"]:
-            tensor, value = self.table.thing("T", number), decoder.decode(tree)
+            tensor, value = table.thing("T", number), decoder.decode(tree)
             if moved and (moves or (value.shape, value.dtype) != (tensor.shape, tensor.dtype)):
                 tensor.data = value
             elif moved:
@@ -163,8 +189,7 @@ class Arrived:
         for number, tree in changed["arrays"]:
             self.table.thing("A", number)[...] = decoder.decode(tree)
         for number, tree in changed["objects"]:
-            thing, told = self.table.thing("O", number), decoder.decode(tree)
-            (_remake_optimizer if isinstance(thing, Optimizer) else _remake_module)(thing, told)
+            _remake(table.thing("O", number), decoder.decode(tree))
 
     def _tensor(self, meta: dict[str, Any]) -> Tensor:
         dtype = getattr(torch, meta["dtype"])
@@ -219,6 +244,8 @@ class Arrived:
                 (id(p), {k: self._mark(v) for k, v in values.items()}) for p, values in thing.state.items()
             ]
             return groups, state
+        if not isinstance(thing, nn.Module):
+            return {k: self._mark(v) for k, v in vars(thing).items()}
         members = {name: {k: self._mark(v) for k, v in getattr(thing, name).items()} for name in MEMBERS}
         return members | {k: self._mark(v) for k, v in vars(thing).items() if k not in members}
 
@@ -228,21 +255,36 @@ def _copied(storage: torch.UntypedStorage) -> np.ndarray:
     return bytes_of(storage).clone().numpy()
 
 
-def _told(thing: Any, encoder: Encoder) -> Any:
-    """A module's or an optimizer's present state in plain data."""
+def _told(thing: Any, encoder: Encoder, aside: Collection[str] = ()) -> Any:
+    """A module's or an optimizer's present state in plain data, without the buffers that are `aside`."""
     if isinstance(thing, Optimizer):
         groups = [dict(group) for group in thing.param_groups]
         return encoder.encode([groups, [[p, dict(values)] for p, values in thing.state.items()]])
+    if not isinstance(thing, nn.Module):
+        return encoder.encode({k: v for k, v in vars(thing).items() if isinstance(v, TOLD)})
     members = {
         name: {
             key: [value, isinstance(value, nn.Parameter), getattr(value, "requires_grad", False)]
             for key, value in getattr(thing, name).items()
+            if name != "_buffers" or key not in aside
         }
         for name in MEMBERS
     }
     # of others only that they are there
     rest = {k: [v] if isinstance(v, TOLD) else [] for k, v in vars(thing).items() if k not in MEMBERS}
     return encoder.encode([members, rest])
+
+
+def _remake(thing: Any, told: Any) -> None:
+    if isinstance(thing, Optimizer):
+        _remake_optimizer(thing, told)
+    elif isinstance(thing, nn.Module):
+        _remake_module(thing, told)
+    else:
+        for key, value in told.items():
+            with contextlib.suppress(AttributeError):  # a property, which its object gives
+                if isinstance(value, Tensor) or getattr(thing, key) != value:
+                    setattr(thing, key, value)
 
 
 def _remake_module(module: nn.Module, told: Any) -> None:

@@ -88,7 +88,8 @@ OPENERS = ("open", "Path", "pathlib.Path", "io.open", "os.open", "np.load", "tor
 # blanks of its own line only: `\s*` would look through a run of empty lines again from each of them
 PROGRAM = re.compile(r"^[^\S\n]*(?:!|%%?(?:bash|sh|script|system|sx)\b)\s*(?P<what>.*)", re.MULTILINE)
 HARMLESS = re.compile(
-    r"^(?:(?:python3?|\S*/python3?|\{sys\.executable\}) -m )?pip\b|^nvidia-smi\b|^(?:ls|pwd|echo)\b|^$"
+    r"^(?:(?:python3?|\S*/python3?|\{sys\.executable\}) -m )?pip\b"
+    r"|^(?:nvidia-smi|ls|pwd|echo|mkdir|touch|unzip|wget|git clone|df|free|lscpu)\b|^$"
 )
 
 

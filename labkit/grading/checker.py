@@ -19,7 +19,7 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from multiprocessing.connection import Connection, answer_challenge, deliver_challenge
@@ -30,11 +30,12 @@ import numpy as np
 import torch
 
 from labkit import siblings
-from labkit.check import engine
+from labkit.check import engine, exceptions
 from labkit.grading import answered, kernel_calls, sandbox
 from labkit.grading.channel import ChannelError, Malformed, TimedOut
 from labkit.grading.engine import broken_off
 from labkit.grading.levels import Level
+from labkit.grading.missing import Missing
 from labkit.grading.outputs import Budget, safe_outputs, safe_text, stream
 from labkit.grading.remote import Calls, Lost
 from labkit.grading.sandbox import IsolationError, Limits
@@ -84,6 +85,7 @@ class Checker:
         self._start = partial(start, sum(cell.kind == "test" for cell in job.cells))
         self._stand_ins = StandIns(partial(start, 0), job.reference)
         self._outputs: dict[str, list[dict[str, Any]]] = {}
+        self._missing = Missing(job.cells, self._outputs)
         self._budget = Budget()
         self._lost: dict[str, tuple[str, str]] = {}  # cell -> (kind, sentence): not run again
         self._attempts: list[str] = []
@@ -145,8 +147,9 @@ class Checker:
         cell: Cell | None = None
         number, place = 0, None
         try:
-            told = {"op": "start", "siblings": list(self._siblings)}
-            self._ask(student, told, self._siblings.values())
+            told = {"op": "start", "siblings": list(self._siblings), "files": list(self._job.beside)}
+            siblings = (text.encode() for text in self._siblings.values())
+            self._ask(student, told, [*self._job.beside.values(), *siblings])
             for cell in self._job.cells:
                 if cell.id in self._lost:
                     number += cell.kind == "test"
@@ -164,7 +167,8 @@ class Checker:
                     continue
                 begin = time.monotonic()
                 try:
-                    header = self._ask(student, {"op": "cell"}, [cell.source])
+                    told = {"op": "cell", "kind": cell.kind}
+                    header = self._ask(student, told, [cell.source.encode("utf-8", "replace")])
                 finally:
                     self._own_seconds -= (time.monotonic() - begin) * (cell.kind == "own")
                 if record and cell.id not in self._outputs:
@@ -176,10 +180,10 @@ class Checker:
             return False
         return True
 
-    def _ask(self, student: Student, header: dict[str, Any], texts: Iterable[str] = ()) -> dict[str, Any]:
+    def _ask(self, student: Student, header: dict[str, Any], buffers: Sequence[bytes] = ()) -> dict[str, Any]:
         """What the student's process answers, within the seconds of a cell."""
         deadline = time.monotonic() + self._limits.cell_seconds
-        student.control.send(header, [text.encode("utf-8", "replace") for text in texts], deadline)
+        student.control.send(header, buffers, deadline)
         return student.control.receive(deadline)[0]
 
     def _cell_lost(self, cell: Cell | None, error: ChannelError, student: Student) -> None:
@@ -222,6 +226,7 @@ class Checker:
             namespace.pop(name, None)
         try:
             engine.observer = reports.append
+            exceptions.why_missing = partial(self._missing.why, place=cell.id)
             with _until(deadline + GRACE):
                 namespace.update(calls.names(list(self._job.names)))
                 value, printed = _executed(cell.source, namespace, cell.id)
@@ -231,25 +236,30 @@ class Checker:
             return verdict("failed", sentence=_first_line(error), checks=_outcomes(reports))
         except Exception as error:
             if isinstance(error, NameError) and error.name in self._job.names:
-                kind, why = self._why_undefined(error.name)
+                kind, why = self._why_undefined(error.name, cell)
                 return verdict(kind, sentence=why)
             return verdict("error", sentence=_first_line(error), checks=_outcomes(reports))
         finally:
-            engine.observer = None
+            engine.observer = exceptions.why_missing = None
         return self._scored(cell, value, _outcomes(reports), printed)
 
     def _wrote(self, words: str) -> bool:
-        """Whether these words stand in the student's own cells, or in an earlier notebook of theirs."""
-        own = any(words in cell.source for cell in self._job.cells if cell.kind != "test")
-        return own or any(json.dumps(words)[1:-1] in text for text in self._job.siblings.values())
+        """Whether these words stand in what the student handed in: cells, notebooks and files."""
+        cells = any(words in cell.source for cell in self._job.cells if cell.kind != "test")
+        siblings = (text.encode() for text in self._job.siblings.values())
+        return (
+            cells
+            or any(json.dumps(words)[1:-1].encode() in text for text in siblings)
+            or any(words.encode("utf-8", "replace") in data for data in self._job.beside.values())
+        )
 
-    def _why_undefined(self, name: str) -> tuple[VerdictKind, str]:
-        """What became of the cell that should have defined `name`."""
+    def _why_undefined(self, name: str, test: Cell) -> tuple[VerdictKind, str]:
+        """What became of the cell that should have defined `name`, which `test` misses."""
         for cell in self._job.cells:
             if cell.kind == "answer" and cell.id in self._lost and name in cell.source:
                 kind, why = self._lost[cell.id]
                 return kind, f"{name} is not defined: its cell was stopped, {why}."  # type: ignore[return-value]
-        return "not answered", f"{name} is not defined: its cell failed."
+        return "not answered", self._missing.why(name, test.id) or f"{name} is not defined in any cell."
 
     def _scored(self, cell: Cell, value: Any, checks: tuple[Outcome, ...], printed: str) -> Verdict:
         number = isinstance(value, int | float) and not isinstance(value, bool)

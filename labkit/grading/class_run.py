@@ -174,7 +174,7 @@ class ClassRun:
             if cell.kind in ("answer", "own")
         }
         record.seconds[name] = round(graded.seconds, 1)
-        record.attempts[name] = [*graded.attempts, *attempts_in(sources)]
+        record.attempts[name] = [*graded.attempts, *attempts_in(sources | submission.modules(name))]
         if not graded.complete:
             record.fingerprints.pop(name)  # so that it is tried again
 

@@ -41,6 +41,7 @@ MOST_FILES = 200  # of a submission, over its zips in zips, that are opened
 MOST_COPIES = 20  # of a notebook, that are looked into
 ZIPS_DEEP = 3
 LEFT_OUT = "left_out.txt"  # what `collect` did not take of a student's files, beside those it took
+USABLE = (".py", ".txt", ".csv", ".json", ".yaml", ".yml", ".npy", ".npz", ".pt", ".pth", ".safetensors")
 PACKINGS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
 # damaged, encrypted, packed in a way that Python does not know; sizes and places that are no numbers of bytes
 UNPACKING_FAILS = (
@@ -62,12 +63,14 @@ class Intake:
     """The file for each notebook, and what to say about the files: by notebook, and in general.
 
     unopened: the phrases of `general` that say what could not be opened, and why. A notebook may be in it.
+    beside: what the cells of the notebooks may use, by its place: modules, data, notebooks of helpers.
     """
 
     files: dict[str, File] = field(default_factory=dict)
     notes: dict[str, list[str]] = field(default_factory=dict)
     general: list[str] = field(default_factory=list)
     unopened: list[str] = field(default_factory=list)
+    beside: dict[str, bytes] = field(default_factory=dict)
 
     def not_opened(self, what: str) -> None:
         self.general.append(what)
@@ -79,6 +82,9 @@ def take_in(folder: Path, released: Mapping[str, NotebookNode]) -> Intake:
     intake = Intake()
     candidates: dict[str, list[tuple[int, File]]] = {}
     for file in _Opening(intake).files(folder):
+        if not file.where.lower().endswith(".ipynb"):
+            intake.beside[file.where] = file.data
+            continue
         try:
             name, how = _which(file, released)
         except Unreadable as why:
@@ -89,6 +95,7 @@ def take_in(folder: Path, released: Mapping[str, NotebookNode]) -> Intake:
             continue
         if name is None:
             intake.general.append(f"{printable(file.where)} is none of the notebooks")
+            intake.beside[file.where] = file.data
         else:
             candidates.setdefault(name, []).append((how, file))
     for name, found in candidates.items():
@@ -100,6 +107,8 @@ def take_in(folder: Path, released: Mapping[str, NotebookNode]) -> Intake:
             # a browser puts `01 (1).ipynb` beside the untouched `01.ipynb`; of equals `min` takes the first
             chosen = min(copies[:MOST_COPIES], key=lambda file: _emptiness(file.data, released[name]))
         intake.files[name] = chosen
+        # not by its name a copy: it may be a notebook of helpers
+        intake.beside |= {file.where: file.data for how, file in found if how == 2 and file is not chosen}
         notes = intake.notes.setdefault(name, [])
         # a zip with the notebooks in it, such as `labkit submit` makes, needs no mending
         if re.fullmatch(rf"([^/]+\.zip/)?{re.escape(name)}\.ipynb", chosen.where) is None:
@@ -119,7 +128,7 @@ def handed_in(folder: Path) -> bool:
 
 def matters(file: Found) -> bool:
     """Whether what is in a file can change how a submission is graded."""
-    return _wanted(file.where) or file.where in (LEFT_OUT, "timestamp.txt")
+    return _wanted(file.where) or _usable(file.where) or file.where in (LEFT_OUT, "timestamp.txt")
 
 
 def open_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> IO[bytes]:
@@ -151,7 +160,7 @@ class _Opening:
             for file in submission_files(folder):
                 if file.refused:
                     self._not_opened(str(file))
-                elif _wanted(file.where):
+                elif _wanted(file.where) or _usable(file.where):
                     yield from self._opened(file.where, partial(open_plain, file.path), ZIPS_DEEP)
         except _Enough:
             self._not_opened(
@@ -179,7 +188,7 @@ class _Opening:
             self._not_opened(f"{printable(where)} cannot be unpacked ({reason(error)})")
             return
         for member in archive.infolist():
-            if _wanted(member.filename):
+            if _wanted(member.filename) or _usable(member.filename):
                 opening = partial(open_member, archive, member)
                 yield from self._opened(f"{where}/{member.filename}", opening, deep - 1)
 
@@ -208,6 +217,11 @@ class _Opening:
 
 def _wanted(where: str) -> bool:
     return where.lower().endswith((".ipynb", ".zip")) and not skipped(where)
+
+
+def _usable(where: str) -> bool:
+    """Whether cells may import or read it."""
+    return where.lower().endswith(USABLE) and where not in (LEFT_OUT, "timestamp.txt") and not skipped(where)
 
 
 def _which(file: File, released: Mapping[str, NotebookNode]) -> tuple[str | None, int]:

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 from labkit import siblings
 from labkit.grading.arrived import Arrived
 from labkit.grading.channel import Channel
+from labkit.grading.own import join
 from labkit.grading.plain import Decoder, Encoder
 
 MOST_MESSAGE = 200
@@ -40,6 +41,7 @@ def _run(
     """(what it gave and what it changed, its encoder): told as a student's function tells it."""
     packed, asked = buffers[: header["packed"]], buffers[header["packed"] :]
     arrived = Arrived(header, packed, _not_here, {})
+    join(arrived, header["own"], asked)
     arrived.take_over(header["changes"], asked, moves=True)
     arrived.settle()
     positional, named = Decoder(asked, arrived.table.thing).decode(header["arguments"])
@@ -47,7 +49,7 @@ def _run(
     function = functions[name].apply if attributes else functions[name]
     result = function(*positional, **named)
     encoder = Encoder(arrived.table.signs())
-    return {"result": encoder.encode(result), "changes": arrived.changes(encoder)}, encoder
+    return {"result": encoder.encode(result), "changes": arrived.changes(encoder, aside=True)}, encoder
 
 
 def _not_here(path: str) -> Any:

@@ -6,8 +6,11 @@ arrives as `Opaque`: its type's name, and nothing that could act. Never a pickle
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Sequence
+from decimal import Decimal
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -70,7 +73,7 @@ class Encoder:
         if (sign := self._known(value)) is not None:
             return sign
         if isinstance(value, Tensor):
-            return self._tensor(value)
+            return self.tensor(value)
         if isinstance(value, np.ndarray | np.generic):
             return self._array(value)
         if isinstance(value, torch.dtype):
@@ -85,6 +88,9 @@ class Encoder:
             return ["d", [[self.encode(k, depth + 1), self.encode(v, depth + 1)] for k, v in pairs]]
         if isinstance(value, bool | int | float | str):  # a subclass: its plain value
             return self.encode(next(base for base in (int, float, str) if isinstance(value, base))(value))
+        if isinstance(value, Real | Decimal):  # a fraction, say
+            with contextlib.suppress(OverflowError):
+                return self.encode(float(value))
         return ["o", f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins.")[:100]]
 
     def _fits(self, size: int) -> bool:
@@ -95,7 +101,8 @@ class Encoder:
         self._left -= items
         return self._left >= 0
 
-    def _tensor(self, value: Tensor) -> Any:
+    def tensor(self, value: Tensor) -> Any:
+        """Its contents, whether or not the other side knows it."""
         with torch._C.DisableTorchFunctionSubclass():  # a subclass has no say in what it is
             if value.layout != torch.strided or value.device.type == "meta" or value.dtype not in NAMES:
                 return ["o", f"a tensor of layout {value.layout}, {value.dtype}, on {value.device}"]

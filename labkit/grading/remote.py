@@ -182,7 +182,7 @@ class Calls:
         """Have an earlier notebook's reference run, on copies of the call's objects as the student's code
         has changed them; nothing of that is computed with here."""
         notebook, path = map(str, asked["reference"])
-        told = {"changes": asked["changes"], "arguments": asked["arguments"], "packed": len(buffers)}
+        told = {key: asked[key] for key in ("changes", "arguments", "own")} | {"packed": len(buffers)}
         try:
             answer, given = self._reference(
                 notebook, path, packed | told, [*buffers, *received], self._deadline

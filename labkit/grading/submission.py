@@ -11,6 +11,7 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
+from labkit.grading.beside import MOST_BYTES, MOST_FILES, beside
 from labkit.grading.intake import take_in
 from labkit.grading.reading import Unreadable, read_notebook
 from labkit.grading.repair import EXPERIMENT, defined_names, grade_id_of, repair
@@ -47,7 +48,7 @@ class Submission:
 
     notebooks: mended, by name. notes: what was mended, a phrase each, by notebook; general: about its files.
     not_graded: notebooks that cannot be read, or may be in a file that cannot be opened, and why. missing:
-    those that are not there, and every file was looked into.
+    those that are not there, and every file was looked into. beside: what lies beside each notebook.
     """
 
     student: str
@@ -56,11 +57,17 @@ class Submission:
     general: list[str] = field(default_factory=list)
     not_graded: dict[str, str] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
+    beside: dict[str, dict[str, bytes]] = field(default_factory=dict)
 
     @cached_property
     def texts(self) -> dict[str, str]:
         """The mended notebooks as JSON, without outputs: what a later notebook looks its functions up in."""
         return {name: json.dumps(_bare(nb)) for name, nb in self.notebooks.items()}
+
+    def modules(self, name: str) -> dict[str, str]:
+        """The student's own modules beside a notebook, whose code its cells may run."""
+        files = self.beside.get(name, {})
+        return {path: files[path].decode("utf-8", "replace") for path in files if path.endswith(".py")}
 
 
 def read_submission(student: str, folder: Path, released: Mapping[str, NotebookNode]) -> Submission:
@@ -85,6 +92,10 @@ def read_submission(student: str, folder: Path, released: Mapping[str, NotebookN
         mended = repair(nb, known)
         result.notes[name] += [*reading, *mended.notes]
         result.notebooks[name] = mended.notebook
+        result.beside[name], left_out = beside(intake.files[name].where, intake.beside)
+        if left_out:
+            much = f"more than {MOST_FILES} files or {MOST_BYTES >> 20} MB"
+            result.notes[name].append(f"beside it are {much}: its cells ran without {_few(left_out)}")
     return result
 
 
@@ -98,7 +109,8 @@ def job_of(name: str, submission: Submission, assignment: Assignment, reference:
     ]
     siblings = {other: text for other, text in submission.texts.items() if other < name}
     earlier = {other: text for other, text in reference.items() if other < name}
-    return Job(name, cells_of(name, submission, assignment), tuple(names), siblings, earlier)
+    cells = cells_of(name, submission, assignment)
+    return Job(name, cells, tuple(names), siblings, earlier, submission.beside.get(name, {}))
 
 
 def cells_of(name: str, submission: Submission, assignment: Assignment) -> tuple[Cell, ...]:

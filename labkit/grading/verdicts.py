@@ -33,8 +33,8 @@ class Job:
     """One notebook of one student.
 
     names: the names that the answer cells define. siblings: the student's notebooks of the assignment,
-    name -> JSON text; reference: what the earlier source notebooks define, likewise, which never reaches the
-    student's process.
+    name -> JSON text; beside: what else lay beside the notebook, by its place there; reference: what the
+    earlier source notebooks define, as siblings, which never reaches the student's process.
     """
 
     notebook: str
@@ -42,6 +42,7 @@ class Job:
     names: tuple[str, ...]
     siblings: dict[str, str] = field(default_factory=dict)
     reference: dict[str, str] = field(default_factory=dict)
+    beside: dict[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

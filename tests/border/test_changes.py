@@ -199,3 +199,32 @@ def test_arrays_keep_their_shape_and_dtype(serve: Serve) -> None:
     array = np.zeros(4, np.float32)
     serve(fill)(array)
     assert array.tolist() == [3.0] * 4
+
+
+@pytest.mark.parametrize("persistent", [True, False])
+def test_a_buffer_that_is_no_part_of_the_state_stays_on_the_students_side(
+    serve: Serve, persistent: bool
+) -> None:
+    def prune(layer: Any) -> list[str]:
+        layer.register_buffer("keep", layer.weight.detach().abs() > 0.1, persistent=persistent)
+        layer.weight.data.mul_(layer.keep)
+        return sorted(layer.state_dict())
+
+    layer, remote = nn.Linear(4, 3), serve(prune)
+    for _ in range(2):  # the second time it is there already
+        assert remote(layer) == sorted({"weight", "bias", *(["keep"] if persistent else [])})
+        assert ("keep" in layer.state_dict()) is persistent
+
+
+def test_a_buffer_outside_of_the_state_that_a_test_has_passed_is_taken_over(serve: Serve) -> None:
+    def count(layer: Any) -> None:
+        layer.steps += 1
+        layer.register_buffer("own", torch.zeros(2), persistent=False)
+        layer.register_buffer("steps", layer.steps + 1, persistent=False)
+
+    layer, remote = nn.Linear(4, 3), serve(count)
+    layer.register_buffer("steps", torch.zeros(2), persistent=False)
+    for calls in (1, 2):
+        remote(layer)
+        assert layer.steps.tolist() == [2 * calls, 2 * calls]
+        assert sorted(dict(layer.named_buffers())) == ["steps"] and "steps" not in layer.state_dict()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import json
 import random
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -74,6 +76,16 @@ def test_arrays(array: np.ndarray) -> None:
 def test_numpys_scalars_stay_numpys() -> None:
     assert isinstance(crossed(np.float32(2.5)), np.float32)
     assert isinstance(crossed(np.int64(3)), np.int64)
+
+
+@pytest.mark.parametrize(
+    ("number", "plain"),
+    [(Fraction(1, 3), 1 / 3), (Fraction(80), 80.0), (Decimal("62.5"), 62.5), (Decimal("NaN"), float("nan"))],
+)
+def test_numbers_of_other_kinds_arrive_as_floats(number: Any, plain: float) -> None:
+    assert type(crossed(number)) is float
+    assert crossed([number])[0] == pytest.approx(plain, nan_ok=True)
+    assert isinstance(crossed(Fraction(10**400)), Opaque)  # more than a float holds
 
 
 class Sure(float):

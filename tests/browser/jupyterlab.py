@@ -33,7 +33,7 @@ def served(folder: Path, scratch: Path) -> Iterator[str]:
     home = scratch / "home"
     (home / "ipython").mkdir(parents=True)
     runtime = scratch / "runtime"
-    kernels = WarmKernels(scratch / "kernels", "python3", **FEW)
+    kernels = WarmKernels(scratch / "kernels", "python3", FEW)
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("JUPYTER", "LABKIT"))}
     environment = {
         **kept, "HOME": str(home), "IPYTHONDIR": str(home / "ipython"), "JUPYTER_NO_CONFIG": "1",
