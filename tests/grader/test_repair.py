@@ -7,7 +7,7 @@ import difflib
 import io
 import json
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import nbformat
@@ -225,8 +225,18 @@ def test_what_was_added_to_the_setup_is_still_run_after_ours() -> None:
     mended = repair(nb, released())
     place = at(mended.notebook, "setup")
     assert mended.notebook.cells[place].source == cell(released(), "setup").source
-    assert mended.notebook.cells[place + 1].source.endswith("import itertools")
-    assert "setup was edited: it is run as released" in mended.notes
+    assert mended.notebook.cells[place + 1].source == "import itertools"
+    assert mended.notes == ["what was added to setup became a cell of its own"]
+
+
+def test_an_edited_setup_is_run_after_ours() -> None:
+    nb = answered()
+    cell(nb, "setup").source = cell(nb, "setup").source.replace("import math", "import math, itertools")
+    mended = repair(nb, released())
+    place = at(mended.notebook, "setup")
+    assert mended.notebook.cells[place].source == cell(released(), "setup").source
+    assert "import math, itertools" in mended.notebook.cells[place + 1].source
+    assert mended.notes == ["setup was edited: it is run as released"]
 
 
 def test_nothing_is_invented_for_an_answer_that_is_not_there() -> None:
@@ -370,11 +380,11 @@ def test_an_answer_in_many_parts_is_said_to_be_split_once() -> None:
 def test_a_cell_of_endless_lines_is_not_compared_line_by_line(monkeypatch: pytest.MonkeyPatch) -> None:
     compared: list[int] = []
     matcher = difflib.SequenceMatcher
-    monkeypatch.setattr(
-        difflib,
-        "SequenceMatcher",
-        lambda _, a, b: compared.append(len(a)) or matcher(None, a, b),  # type: ignore[func-returns-value]
-    )
+    def counting(isjunk: None = None, a: Sequence[str] = "", b: Sequence[str] = "") -> object:
+        compared.append(len(a))
+        return matcher(isjunk, a, b)
+
+    monkeypatch.setattr(difflib, "SequenceMatcher", counting)
     nb = released("04_global_pruning")
     experiments = [each.source for each in nb.cells if "experiment" in each.metadata.get("tags", [])]
     nb.cells.append(own("\n".join(experiments * 100)))
