@@ -298,17 +298,18 @@ class _Search:
         own = [
             i for i in self._free() if self.cells[i].source.strip() and not self._is_released(self.cells[i])
         ]
+        if known.type != "code":
+            if any(is_words(self.cells[i]) for i in own):
+                return "its cell is empty, and words are in a cell of their own"
+            longer = any(map(self._is_longer, self.released))
+            return "its cell is empty, and something was written into a text of the lab" if longer else ""
         section = self._section(name)
-        if any(i in section and (known.type == "code" or is_words(self.cells[i])) for i in own):
+        if any(i in section for i in own):
             return "its cell is empty, and something was written beside it"
         code = (self.cells[i].source for i in own if self.cells[i].type == "code")
         others = {defined for source in code for defined in defined_names(source)}
         near = [close for one in names for close in difflib.get_close_matches(one, others, 1, SIMILAR)]
-        if near:
-            return f"its cell is empty, and another one defines {near[0]}"
-        if known.type != "code" and self._is_longer(self.released[self.released.index(known) - 1]):
-            return "its cell is empty, and something was written into the question's"
-        return ""
+        return f"its cell is empty, and another one defines {near[0]}" if near else ""
 
     def _section(self, name: str) -> range:
         """The cells from the answer before it to the one after it."""
@@ -318,13 +319,14 @@ class _Search:
         after = [self.place[one] for one in order[here + 1 :] if one in self.place]
         return range(max(before, default=-1) + 1, min(after, default=len(self.cells)))
 
-    def _is_longer(self, question: Cell) -> bool:
-        """Whether the cell that asks holds more words than it was released with."""
-        released = question.source.split()
-        return question.name is None and any(
-            len(words) > len(released) and (cell.has_id_of(question) or alike(words, released))
-            for cell in self.cells
-            if cell.type == question.type and (words := cell.source.split())
+    def _is_longer(self, known: Cell) -> bool:
+        """Whether a text of the lab holds more words than it was released with."""
+        released = known.source.split()
+        texts = (cell for cell in self.cells if cell.type != "code")
+        return (known.type == "markdown" and not known.is_answer) and any(
+            len(words) > len(released) and (cell.has_id_of(known) or alike(words, released))
+            for cell in texts
+            if (words := cell.source.split())
         )
 
     # ---- cells

@@ -6,6 +6,7 @@ the answer's own code was run, or where nothing was written at all.
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -33,7 +34,7 @@ def with_questions(
     verdicts = []
     for verdict in graded.verdicts:
         test = tests.get(verdict.cell)
-        tested = list(_tested(test, cells, answers)) if test is not None else []
+        tested = answers_tested(test, cells, answers) if test is not None else []
         verdicts.append(_judged(verdict, tested, cells, graded.outputs))
     unclear = ((name, answers[name]) for name in by_hand if name in answers)
     for name, answer in unclear:
@@ -51,17 +52,13 @@ def questions(graded: Graded) -> Iterator[str]:
             yield f"{verdict.cell}: {kind}: {verdict.asks}"
 
 
-def _tested(test: Cell, cells: Sequence[Cell], answers: Mapping[str, Answer]) -> Iterator[Answer]:
-    """The answers that a test cell names; without names, the one that stands before it."""
-    named = [
-        one for one in answers.values() if any(re.search(rf"\b{name}\b", test.source) for name in one.names)
-    ]
-    if named:
-        yield from named
-        return
-    before = cells[: cells.index(test)]
-    last = [cell.grade_id for cell in before if cell.kind == "answer" and cell.grade_id in answers]
-    yield from (answers[name] for name in last[-1:] if name is not None)
+def answers_tested(test: Cell, cells: Sequence[Cell], answers: Mapping[str, Answer]) -> list[Answer]:
+    """The answers that a test cell uses; without one, the answer that stands before it."""
+    tree = parsed(test.source)
+    used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)} if tree is not None else set()
+    named = [one for one in answers.values() if used.intersection(one.names)]
+    before = (cell.grade_id or "" for cell in cells[: cells.index(test)] if cell.kind == "answer")
+    return named or [answers[name] for name in before if name in answers][-1:]
 
 
 def _judged(

@@ -380,6 +380,7 @@ def test_an_answer_in_many_parts_is_said_to_be_split_once() -> None:
 def test_a_cell_of_endless_lines_is_not_compared_line_by_line(monkeypatch: pytest.MonkeyPatch) -> None:
     compared: list[int] = []
     matcher = difflib.SequenceMatcher
+
     def counting(isjunk: None = None, a: Sequence[str] = "", b: Sequence[str] = "") -> object:
         compared.append(len(a))
         return matcher(isjunk, a, b)
