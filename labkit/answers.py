@@ -89,6 +89,8 @@ class _Search:
                 self._claim_beside(name, cell)
         for name, cell in answers.items():
             self.found.answers[name] = self._answer(name, cell)
+            if not self.found.answers[name].stub:
+                self._drop_stubs(cell)
 
     # ---- where an answer is
 
@@ -269,6 +271,13 @@ class _Search:
     def _remark(self, name: str, remark: str) -> None:
         self.remarks[name] = remark
         self.notes.append(f"the answer {name} {remark}")
+
+    def _drop_stubs(self, known: Cell) -> None:
+        """A copy of the stub among the student's own cells would overwrite the answer that they wrote."""
+        wanted = defined_names(known.source)
+        free = (i for i in self._free() if self.cells[i].type == "code")
+        near = (i for i in free if any(name in self.cells[i].source for name in wanted))
+        self.gone.update([i for i in near if is_untouched(self.cells[i].source, known)])
 
     # ---- what an answer is
 

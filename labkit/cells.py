@@ -26,6 +26,11 @@ _IPYTHON = re.compile(r"[%!?]|[\w.]+\?{1,2}\s*$")
 _TAKEN = re.compile(r"(\s*[A-Za-z_][\w.,\s]*=\s*)[%!]")  # files = !ls
 _FENCED = re.compile(r"^ *(```+|~~~+)[^\n]*\n(.*?)^ *\1", re.M | re.S)
 
+# "Epochs are not layers" is no Python, but "epochs is not layers" is
+IDLE = (
+    ast.Name, ast.Constant, ast.Tuple, ast.Compare, ast.BoolOp, ast.UnaryOp, ast.expr_context, ast.cmpop,
+    ast.boolop, ast.unaryop,
+)  # fmt: skip
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
 
@@ -233,10 +238,9 @@ def _is_docstring(node: ast.stmt) -> bool:
 
 def says_something(tree: ast.Module) -> bool:
     """Whether there is a statement in it: names, texts and comments are words that happen to be Python."""
-    idle = (ast.Name, ast.Constant, ast.Tuple)
-    return any(
-        not (isinstance(node, ast.Expr) and isinstance(node.value, idle))
-        and not (isinstance(node, ast.AnnAssign) and node.value is None)  # Note: it came back
+    return not all(
+        (isinstance(node, ast.Expr) and all(isinstance(part, IDLE) for part in ast.walk(node.value)))
+        or (isinstance(node, ast.AnnAssign) and node.value is None)  # Note: it came back
         for node in tree.body
     )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -40,16 +40,19 @@ def with_questions(
     for name, answer in unclear:
         if answer.state == "unclear":
             sentence = f"{ASKED}: {answer.why}."
-            verdicts.append(Verdict(name, "not graded", 0.0, by_hand[name], sentence, asks=answer.why))
+            what = f"{name}: {answer.why}"
+            verdicts.append(Verdict(name, "not graded", 0.0, by_hand[name], sentence, asks=what))
     return replace(graded, verdicts=tuple(verdicts))
 
 
-def questions(graded: Graded) -> Iterator[str]:
-    """What a human should look at, a phrase for each test cell or answer."""
-    for verdict in graded.verdicts:
-        if verdict.asks:
-            kind = "not graded, a human is asked" if verdict.kind == "not graded" else "0, but look at it"
-            yield f"{verdict.cell}: {kind}: {verdict.asks}"
+def questions(graded: Graded) -> list[str]:
+    """What a human should look at, a phrase each."""
+    asked = (verdict for verdict in graded.verdicts if verdict.asks)
+    said = (
+        f"not graded, a human is asked: {one.asks}" if one.kind == "not graded" else f"look at {one.asks}"
+        for one in asked
+    )
+    return list(dict.fromkeys(said))
 
 
 def answers_tested(test: Cell, cells: Sequence[Cell], answers: Mapping[str, Answer]) -> list[Answer]:

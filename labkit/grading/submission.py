@@ -11,11 +11,12 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
+from labkit.cells import cells_in
 from labkit.grading.intake import take_in
 from labkit.grading.reading import Unreadable, read_notebook
 from labkit.grading.repair import EXPERIMENT, defined_names, grade_id_of, repair
 from labkit.grading.verdicts import Cell, CellKind, Job
-from labkit.written import Answer
+from labkit.written import Answer, is_untouched
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,8 @@ def cells_of(name: str, submission: Submission, assignment: Assignment) -> tuple
     An answer that is still the stub comes first: it must not overwrite what the student has defined
     elsewhere.
     """
-    trusted, answers = _marked(assignment.source[name]), submission.answers.get(name, {})
+    trusted = _marked(assignment.source[name])
+    released = {cell.name: cell for cell in cells_in(assignment.released[name].cells)}
     cells = [
         _cell(cell, trusted)
         for cell in submission.notebooks[name].cells
@@ -118,10 +120,9 @@ def cells_of(name: str, submission: Submission, assignment: Assignment) -> tuple
     ]
     first = next((i for i, cell in enumerate(cells) if cell.kind == "answer"), 0)
     start = 1 + max((i for i, cell in enumerate(cells[:first]) if cell.kind == "setup"), default=first - 1)
-    unwritten = {grade_id for grade_id, answer in answers.items() if answer.stub}
-    stubs = [cell for cell in cells if cell.kind == "answer" and cell.grade_id in unwritten]
-    rest = [cell for cell in cells[start:] if cell not in stubs]
-    return (*cells[:start], *stubs, *rest)
+    answers = (cell for cell in cells if cell.kind == "answer")
+    stubs = [cell for cell in answers if is_untouched(cell.source, released[cell.grade_id])]
+    return (*cells[:start], *stubs, *(cell for cell in cells[start:] if cell not in stubs))
 
 
 def marked_by_hand(source: NotebookNode) -> dict[str, float]:

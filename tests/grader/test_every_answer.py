@@ -201,11 +201,13 @@ class Outcome:
 
     def is_accounted_for(self, answer: str) -> bool:
         """Whether the student's own code was there when its tests ran, or a human is asked."""
-        (cell,) = [cell for cell in self.mended.notebook.cells if grade_id_of(cell) == answer]
-        if cell.cell_type != "code":
-            return mark(answer) in cell.source or any(
-                one.cell == answer and one.asks for one in self.graded.verdicts
-            )
+        known = next(cell for cell in ASSIGNMENT.released[self.name].cells if grade_id_of(cell) == answer)
+        if known.cell_type != "code":
+            cells = self.mended.notebook.cells
+            (source,) = [cell.source for cell in cells if grade_id_of(cell) == answer]
+            is_there = any(mark(answer) in cell.source for cell in cells)
+            asked = any(one.cell == answer and one.asks for one in self.graded.verdicts)
+            return is_there and (source.strip() != known.source.strip() or asked)
         tests = [one for one in self.graded.verdicts if one.printed == answer]
         return bool(tests) and all(one.kind == "passed" or one.asks for one in tests)
 
