@@ -1,389 +1,86 @@
-"""Which of a notebook's cells hold the answers to the lab's questions, and what each of them is.
+"""What each answer in a notebook is: the one judgement of `labkit submit` and of the grader.
 
-The one judgement of `labkit submit` and of the grader. An answer is looked for in the cell with its
-grade_id, else with its cell id, else in one that defines the same function or class, whatever its type,
-else in the only cell that stands in its place. Words may also stand in a cell of their own beside an
-untouched stub. What is not an answer, and may have been meant as one, is `unclear`: then a human is
-asked.
+An answer is looked for in the cell with its grade_id, else with its cell id, else in one that defines the
+same function or class, whatever its type, else in the only cell that stands in its place. Words may also
+stand in a cell of their own beside an untouched stub. What is not an answer, and may have been meant as one,
+is `unclear`: then a human is asked.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Iterable, Sequence
 
-from labkit.cells import (
-    Cell,
-    alike,
-    bound_names,
-    code_among_words,
-    defined_names,
-    definitions,
-    definitions_among,
-    is_unwritten,
-    lines_of,
-    parsed,
-    same,
-)
-from labkit.merged import taken_apart
-from labkit.written import Answer, State, has_words, is_untouched, is_words, judged, mentions
+from labkit.cells import Cell, alike, cells_in, defined_names
+from labkit.handed_out import Release, handed_out
+from labkit.placing import Placed, placed
+from labkit.written import Answer, has_words, is_untouched, is_words, judged, mentions
 
-MOST_PARTS = 10  # cells that are put together to one answer
 SIMILAR = 0.8  # the share of letters from which on a name may be another one misspelled
 
 
-@dataclass
-class Found:
-    """The answers in a notebook, and the cells of the release.
-
-    cells: the notebook's, those that were merged taken apart. place: grade_id -> which of the cells it
-    is. text: grade_id -> the answer, where it is not simply that cell's text. parts: grade_id -> the
-    cells that it was put together from. gone: cells that live on in another one, or are copies of
-    trusted ones. notes: what was done, a phrase each.
-    """
-
-    cells: list[Cell]
-    answers: dict[str, Answer] = field(default_factory=dict)
-    place: dict[str, int] = field(default_factory=dict)
-    text: dict[str, str] = field(default_factory=dict)
-    parts: dict[str, list[int]] = field(default_factory=dict)
-    gone: set[int] = field(default_factory=set)
-    notes: list[str] = field(default_factory=list)
+def find_answers(cells: Sequence[Cell], release: Release) -> tuple[dict[str, Answer], Placed]:
+    """Each answer in the cells of a notebook, by grade_id, and where everything is."""
+    found = placed(cells, release)
+    return {name: _answer(name, found, release) for name in release.answers}, found
 
 
-def find_answers(cells: Sequence[Cell], released: Sequence[Cell]) -> Found:
-    """The answers to the questions of `released` in the cells of a notebook."""
-    return _Search(cells, released).found
+def answers_in(name: str, given: Iterable[object]) -> list[Answer]:
+    """The answers in a student's notebook `name`, as the grader sees them. given: its cells, as in JSON."""
+    cells = cells_in(given)
+    return list(find_answers(cells, handed_out(name, cells))[0].values())
 
 
-class _Search:
-    def __init__(self, cells: Sequence[Cell], released: Sequence[Cell]) -> None:
-        self.released = released
-        self.known = {cell.name: cell for cell in released if cell.name is not None}
-        self.texts = {tuple(lines_of(cell.source)) for cell in released}
-        pieces, notes = taken_apart(cells, released)
-        self.found = Found(pieces, notes=notes)
-        self.cells, self.place, self.text = self.found.cells, self.found.place, self.found.text
-        self.gone, self.notes = self.found.gone, self.found.notes
-        self.bound: dict[str, set[str]] = {}  # text -> the names that it defines, once it was asked for
-        self.remarks: dict[str, str] = {}
-        self._search()
+def _answer(name: str, found: Placed, release: Release) -> Answer:
+    known, text = release.answers[name], found.answer(name)
+    names = tuple(sorted(defined_names(known.source))) if known.type == "code" else ()
+    remark, stub = found.remarks.get(name, ""), is_untouched(text, known)
+    if not stub:
+        state, why = judged(text, names) if known.type == "code" else ("written", "")
+        return Answer(name, names, state, why, remark)
+    if name in found.place and has_words(text, known):
+        why = "its cell holds words instead of code"
+    else:
+        why = _traces(name, names, found, release)
+    return Answer(name, names, "unclear" if why else "unanswered", why, remark, stub=True)
 
-    def _search(self) -> None:
-        for name, cell in self.known.items():
-            self._claim_by_mark(name, cell)
-        for name, cell in self.known.items():
-            if name not in self.place:
-                self._claim_by_id_or_text(name, cell)
-        answers = {name: cell for name, cell in self.known.items() if cell.is_answer}
-        for name, cell in answers.items():
-            if cell.type == "code":
-                self._claim_by_definition(name, cell)
-        for name, cell in answers.items():
-            if name not in self.place and name not in self.text:
-                self._claim_by_place(name, cell)
-        for name, cell in answers.items():
-            if cell.type != "code":
-                self._claim_beside(name, cell)
-        for name, cell in answers.items():
-            self.found.answers[name] = self._answer(name, cell)
-            if not self.found.answers[name].stub:
-                self._drop_stubs(cell)
 
-    # ---- where an answer is
+def _traces(name: str, names: Sequence[str], found: Placed, release: Release) -> str:
+    """What may have been meant as the answer whose own cell is empty: a phrase, or nothing."""
+    known = release.answers[name]
+    own = [i for i in found.free() if found.cells[i].source.strip() and release.is_own(found.cells[i])]
+    if known.type != "code":
+        if any(is_words(found.cells[i]) for i in own):
+            return "its cell is empty, and words are in a cell of their own"
+        longer = any(_is_longer(cell, found.cells) for cell in release.texts)
+        return "its cell is empty, and something was written into a text of the lab" if longer else ""
+    others = (cell for i, cell in enumerate(found.cells) if i != found.place.get(name))
+    for cell in (cell for cell in others if any(mentions(cell.source, one) for one in names)):
+        if not release.holds(cell) and not is_untouched(cell.source, known):
+            return f"its cell is empty, and a {cell.type} cell holds what may be its code"
+    section = _section(name, found, release)
+    if any(i in section for i in own):
+        return "its cell is empty, and something was written beside it"
+    code = (found.cells[i].source for i in own if found.cells[i].type == "code")
+    defined = {one for source in code for one in defined_names(source)}
+    near = [close for one in names for close in difflib.get_close_matches(one, defined, 1, SIMILAR)]
+    return f"its cell is empty, and another one defines {near[0]}" if near else ""
 
-    def _claim_by_mark(self, name: str, known: Cell) -> None:
-        copies = [i for i, cell in enumerate(self.cells) if cell.name == name]
-        copies = [i for i in copies if self.cells[i].type == known.type] or copies
-        if not copies:
-            return
-        if not known.is_answer:
-            self.place[name] = copies[0]
-            self.gone.update(i for i in copies[1:] if same(self.cells[i].source, known.source))
-            if len(copies) > 1:
-                self.notes.append(f"{name} was there {len(copies)} times")
-            return
-        if len(copies) > 1:
-            self._settle_copies(name, known, copies)
-        self.place.setdefault(name, copies[-1])
-        if known.type == "code" == self.cells[self.place[name]].type:
-            self._rejoin(name)
 
-    def _rejoin(self, name: str) -> None:
-        """Take back the rest of an answer that was split, where only its first part kept the mark."""
-        start = self.place[name]
-        text = self.text.get(name, self.cells[start].source)
-        # each part is read together with those before it: not more of them than somebody would make
-        for i in range(start + 1, min(start + MOST_PARTS, len(self.cells))):
-            rest = self.cells[i]
-            longer = f"{text}\n{rest.source}"
-            alone = rest.type != "code" or rest.name in self.known or parsed(rest.source) is not None
-            if alone or parsed(longer) is None:
-                return
-            self.text[name] = text = longer
-            self.gone.add(i)
-            if i == start + 1:
-                self.notes.append(f"the answer {name} was split: put together again")
+def _section(name: str, found: Placed, release: Release) -> range:
+    """The cells from the answer before it to the one after it."""
+    order = list(release.answers)
+    here = order.index(name)
+    before = [found.place[one] for one in order[:here] if one in found.place]
+    after = [found.place[one] for one in order[here + 1 :] if one in found.place]
+    return range(max(before, default=-1) + 1, min(after, default=len(found.cells)))
 
-    def _settle_copies(self, name: str, known: Cell, copies: list[int]) -> None:
-        """Several cells with one answer's mark: a cell that was copied, or one that was split."""
-        texts = [self.cells[i].source for i in copies]
-        whole = "\n".join(texts)
-        if known.type == "code" and None in map(parsed, texts) and parsed(whole) is not None:
-            self.text[name], self.place[name] = whole, copies[-1]
-            self.gone.update(copies[:-1])
-            self.notes.append(f"the answer {name} was split into {len(copies)} cells: put together again")
-            return
-        wanted = defined_names(known.source)
-        untouched = [i for i in copies if is_untouched(self.cells[i].source, known)]
-        written = [i for i in copies if i not in untouched] or copies
-        defining = [i for i in written if wanted & self._bound(self.cells[i].source, wanted)] or written
-        self.place[name] = defining[-1]
-        self.gone.update(i for i in untouched if i != defining[-1])
-        self.notes.append(f"the answer {name} was there {len(copies)} times: the last one written in counts")
 
-    def _claim_by_id_or_text(self, name: str, known: Cell) -> None:
-        def is_it(cell: Cell) -> bool:
-            return cell.has_id_of(known) or (not known.is_answer and same(cell.source, known.source))
-
-        free = [i for i in self._free() if is_it(self.cells[i])]
-        if free:
-            self.place[name] = next((i for i in free if self.cells[i].type == known.type), free[0])
-            self.notes.append(f"{name} had lost its mark")
-
-    def _claim_by_definition(self, name: str, known: Cell) -> None:
-        """For an answer without a cell, or whose cell does not define what it should."""
-        wanted = defined_names(known.source)
-        current = self.place.get(name)
-        if not wanted or (current is not None and self._is_settled(name, wanted)):
-            return
-        candidates = {one: self._best(one, wanted) for one in wanted}
-        chosen = sorted({best for best in candidates.values() if best is not None}, key=lambda best: best[1])
-        if None in candidates.values():
-            return
-        texts, indices = [text for _, _, text in chosen], [i for _, i, _ in chosen]
-        if current in indices or all(rank for rank, _, _ in chosen):
-            # out of cells that stay what they are: the answer's own place is where it was, or was released
-            self.text[name] = "\n\n".join(texts)
-        else:
-            at = max(i for rank, i, _ in chosen if not rank)
-            if current is not None and is_untouched(self.cells[current].source, known):
-                self.gone.add(current)
-            self.place[name] = at
-            if len(texts) > 1:
-                self.text[name] = "\n\n".join(texts)
-                self.gone.update(i for rank, i, _ in chosen if not rank and i != at)
-        if current not in indices:
-            self.notes.append(f"the answer {name} was found by what it defines")
-        kinds = {self.cells[i].type for i in indices} - {"code"}
-        if kinds or any(text != self.cells[i].source for _, i, text in chosen):
-            self._remark(
-                name, f"stood in a {min(kinds, default='code')} cell" + " with other text" * (not kinds)
-            )
-
-    def _is_settled(self, name: str, wanted: set[str]) -> bool:
-        cell = self.cells[self.place[name]]
-        text = self.text.get(name, cell.source)
-        return cell.type == "code" and wanted <= self._bound(text, wanted)
-
-    def _best(self, name: str, wanted: set[str]) -> tuple[int, int, str] | None:
-        """The cell that defines `name`: (how far it is from a cell of its own, which one, the code in it).
-
-        A code cell comes first, then one that is something else besides, then code that stands in a text. The
-        last one of a kind counts, as it does in Jupyter.
-        """
-        found: list[tuple[int, int, str]] = []
-        claimed = {i: self.known[one] for one, i in self.place.items()}
-        for i, cell in enumerate(self.cells):
-            owner = claimed.get(i)
-            if i in self.gone or name not in cell.source:
-                continue
-            if owner is not None and not owner.is_answer and same(cell.source, owner.source):
-                continue
-            experiment = cell.is_experiment or self._is_experiment(cell)  # which is not to be run
-            if cell.type == "code" and not experiment and name in self._bound(cell.source, wanted):
-                found.append((0 if owner is None else 1, i, cell.source))
-                continue
-            code = definitions_among(cell.source) if experiment else code_among_words(cell.source)
-            if name in self._bound(code, wanted):
-                found.append((2 if cell.type == "code" else 3, i, code))
-        least = min((rank for rank, _, _ in found), default=0)
-        return max((one for one in found if one[0] == least), default=None)
-
-    def _claim_by_place(self, name: str, known: Cell) -> None:
-        """The student's own cells between the neighbours that the answer has in the release."""
-        own = (i for i in self._around(known) if tuple(lines_of(self.cells[i].source)) not in self.texts)
-        between = [i for i in own if self.cells[i].source.strip()]
-        between = [i for i in between if self.cells[i].type == known.type] or between
-        if not between or (known.type == "code" and len(between) > 1):
-            return
-        self._put_together(name, between, between[-1])
-        self.notes.append(f"the answer {name} was found by where it stood")
-
-    def _around(self, known: Cell) -> list[int]:
-        """The cells that are nobody's yet between those that come before and after `known` in the release."""
-        matched = self._positions()
-        here = self.released.index(known)
-        before = max((at for i, at in matched.items() if i < here), default=-1)
-        after = min((at for i, at in matched.items() if i > here and at > before), default=len(self.cells))
-        return [i for i in self._free() if before < i < after]
-
-    def _claim_beside(self, name: str, known: Cell) -> None:
-        """Words in cells of their own below a stub that was left as it is, or between it and its question.
-
-        Otherwise nobody would read them: an untouched stub gets no points without being looked at.
-        """
-        at = self.place.get(name)
-        if at is None or name in self.text or not is_untouched(self.cells[at].source, known):
-            return
-        above, question = self._own_words(at, -1)
-        below, follower = self._own_words(at, 1)
-        if self._positions().get(self.released.index(known) - 1) != question:
-            above = []  # something else comes before, which the words may belong to
-        others = {self.place[other] for other in self.place if self.known[other].is_answer}
-        own = [*([] if question in others else above[::-1]), *([] if follower in others else below)]
-        if own:
-            self._put_together(name, own, at)
-            self.notes.append(f"the answer {name} stood in a cell of its own beside the one for it")
-
-    def _own_words(self, at: int, step: int) -> tuple[list[int], int]:
-        """The student's own text cells next to a cell, the nearest first, and the index where they end."""
-        free = set(self._free())
-        found: list[int] = []
-        at += step
-        while at in free and len(found) < MOST_PARTS and self._is_own_words(self.cells[at]):
-            found.append(at)
-            at += step
-        return [i for i in found if self.cells[i].source.strip()], at
-
-    def _is_own_words(self, cell: Cell) -> bool:
-        return is_words(cell) and not self._is_released(cell)
-
-    def _put_together(self, name: str, parts: Sequence[int], at: int) -> None:
-        """The answer is what these cells say one after the other; it stands in the place of the cell `at`."""
-        self.place[name] = at
-        self.text[name] = "\n\n".join(self.cells[i].source for i in parts)
-        self.found.parts[name] = list({at: None, **dict.fromkeys(parts)})
-        self.gone.update(i for i in parts if i != at)
-
-    def _remark(self, name: str, remark: str) -> None:
-        self.remarks[name] = remark
-        self.notes.append(f"the answer {name} {remark}")
-
-    def _drop_stubs(self, known: Cell) -> None:
-        """A copy of the stub among the student's own cells would overwrite the answer that they wrote."""
-        wanted = defined_names(known.source)
-        free = (i for i in self._free() if self.cells[i].type == "code")
-        near = (i for i in free if any(name in self.cells[i].source for name in wanted))
-        self.gone.update([i for i in near if is_untouched(self.cells[i].source, known)])
-
-    # ---- what an answer is
-
-    def _answer(self, name: str, known: Cell) -> Answer:
-        names = tuple(sorted(defined_names(known.source))) if known.type == "code" else ()
-        at = self.place.get(name)
-        text = self.text.get(name, self.cells[at].source if at is not None else "")
-        if at is not None and self.cells[at].type != known.type and name not in self.remarks:
-            self._remark(name, f"stood in a {self.cells[at].type} cell")
-        state: State
-        stub = is_untouched(text, known)
-        if not stub:
-            state, why = judged(text, names) if known.type == "code" else ("written", "")
-        elif at is not None and has_words(text, known):
-            state, why = "unclear", "its cell holds words instead of code"
-        else:
-            why = self._traces(name, known, names)
-            state = "unclear" if why else "unanswered"
-        return Answer(name, names, state, why, self.remarks.get(name, ""), stub)
-
-    def _traces(self, name: str, known: Cell, names: Sequence[str]) -> str:
-        """What may have been meant as the answer whose own cell is empty: a phrase, or nothing."""
-        for i, cell in enumerate(self.cells):
-            hidden = any(mentions(cell.source, one) for one in names) and not is_untouched(cell.source, known)
-            if hidden and i != self.place.get(name) and tuple(lines_of(cell.source)) not in self.texts:
-                return f"its cell is empty, and a {cell.type} cell holds what may be its code"
-        own = [
-            i for i in self._free() if self.cells[i].source.strip() and not self._is_released(self.cells[i])
-        ]
-        if known.type != "code":
-            if any(is_words(self.cells[i]) for i in own):
-                return "its cell is empty, and words are in a cell of their own"
-            longer = any(map(self._is_longer, self.released))
-            return "its cell is empty, and something was written into a text of the lab" if longer else ""
-        section = self._section(name)
-        if any(i in section for i in own):
-            return "its cell is empty, and something was written beside it"
-        code = (self.cells[i].source for i in own if self.cells[i].type == "code")
-        others = {defined for source in code for defined in defined_names(source)}
-        near = [close for one in names for close in difflib.get_close_matches(one, others, 1, SIMILAR)]
-        return f"its cell is empty, and another one defines {near[0]}" if near else ""
-
-    def _section(self, name: str) -> range:
-        """The cells from the answer before it to the one after it."""
-        order = [one for one, cell in self.known.items() if cell.is_answer]
-        here = order.index(name)
-        before = [self.place[one] for one in order[:here] if one in self.place]
-        after = [self.place[one] for one in order[here + 1 :] if one in self.place]
-        return range(max(before, default=-1) + 1, min(after, default=len(self.cells)))
-
-    def _is_longer(self, known: Cell) -> bool:
-        """Whether a text of the lab holds more words than it was released with."""
-        released = known.source.split()
-        texts = (cell for cell in self.cells if cell.type != "code")
-        return (known.type == "markdown" and not known.is_answer) and any(
-            len(words) > len(released) and (cell.has_id_of(known) or alike(words, released))
-            for cell in texts
-            if (words := cell.source.split())
-        )
-
-    # ---- cells
-
-    def _bound(self, source: str, wanted: Iterable[str]) -> set[str]:
-        """Those of `wanted` that a text defines, and not as a stub."""
-        if not any(name in source for name in wanted):
-            return set()
-        if source not in self.bound:
-            tree = parsed(source)
-            body = tree.body if tree is not None else []
-            stubs = {node.name for node in (definitions(tree) if tree else []) if is_unwritten(node)}
-            self.bound[source] = set(bound_names(body)) - stubs
-        return self.bound[source] & set(wanted)
-
-    @cached_property
-    def _experiments(self) -> list[Cell]:
-        return [cell for cell in self.released if cell.is_experiment]
-
-    def _is_experiment(self, cell: Cell) -> bool:
-        lines = lines_of(cell.source)
-        return any(cell.has_id_of(one) or alike(lines, lines_of(one.source)) for one in self._experiments)
-
-    def _is_released(self, cell: Cell) -> bool:
-        """Whether it is one of the release's headings, explanations or experiments, as it was or edited."""
-        if tuple(lines_of(cell.source)) in self.texts or self._is_experiment(cell):
-            return True
-        words = cell.source.split()
-        return any(
-            cell.has_id_of(known) or alike(words, known.source.split())
-            for known in self.released
-            if known.type == "markdown" and not known.is_answer
-        )
-
-    def _positions(self) -> dict[int, int]:
-        """Index in the release -> index in the submission, for cells that are known or read the same."""
-        unmarked: dict[str, list[int]] = {}
-        for at, cell in enumerate(self.cells):
-            unmarked.setdefault(cell.source.strip(), []).append(at)
-        found = {}
-        for i, cell in enumerate(self.released):
-            if cell.name in self.place:
-                found[i] = self.place[cell.name]
-            elif cell.name is None and len(places := unmarked.get(cell.source.strip(), [])) == 1:
-                found[i] = places[0]
-        return found
-
-    def _free(self) -> Iterator[int]:
-        """The cells that are nobody's yet; a mark of another cell says nothing."""
-        taken = set(self.place.values()) | self.gone
-        return (i for i in range(len(self.cells)) if i not in taken)
+def _is_longer(known: Cell, cells: Sequence[Cell]) -> bool:
+    """Whether a text of the lab holds more words than it was released with."""
+    released = known.source.split()
+    return any(
+        len(words) > len(released) and (cell.has_id_of(known) or alike(words, released))
+        for cell in cells
+        if cell.type != "code" and (words := cell.source.split())
+    )

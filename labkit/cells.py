@@ -12,7 +12,6 @@ import re
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
 from typing import Any
 
 CELL_TYPES = ("code", "markdown", "raw")
@@ -189,23 +188,26 @@ def defined_names(source: str) -> set[str]:
     return {node.name for node in definitions(tree)} if tree is not None else set()
 
 
-def bound_names(body: Iterable[ast.stmt]) -> Iterator[str]:
+def bound_names(body: Iterable[ast.stmt]) -> set[str]:
     """The names that statements define, import or assign, also under `if` or `try`."""
-    for node in body:
+    found: set[str] = set()
+    left = list(body)
+    while left:
+        node = left.pop()
         match node:
             case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
-                yield node.name
+                found.add(node.name)
             case ast.Import() | ast.ImportFrom():
-                yield from ((one.asname or one.name).partition(".")[0] for one in node.names)
+                found |= {(one.asname or one.name).partition(".")[0] for one in node.names}
             case ast.Assign(targets=targets, value=value):
-                used = _names(value)  # f = compile(f) defines no f
-                yield from (name for target in targets for name in _names(target) if name not in used)
+                found |= set().union(*map(_names, targets)) - _names(value)  # f = compile(f) defines no f
             case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr()):
-                yield name
+                found.add(name)
             case ast.If() | ast.For() | ast.While() | ast.With() | ast.Try():
-                handlers = (one.body for one in getattr(node, "handlers", ()))
-                parts = (getattr(node, part, ()) for part in ("body", "orelse", "finalbody"))
-                yield from bound_names(chain(*parts, *handlers))
+                for part in ("body", "orelse", "finalbody"):
+                    left += getattr(node, part, ())
+                left += [one for handler in getattr(node, "handlers", ()) for one in handler.body]
+    return found
 
 
 def _names(node: ast.expr) -> set[str]:

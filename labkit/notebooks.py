@@ -14,11 +14,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from labkit.answers import answers_in
 from labkit.errors import LabError
 from labkit.files import write_atomically
 from labkit.outcomes import MARKS
 from labkit.paths import shipped_notebooks
-from labkit.released import answers_in
 from labkit.written import Answer
 
 GRADED = (

@@ -69,7 +69,7 @@ def judged(text: str, names: Sequence[str]) -> tuple[State, str]:
         return "unclear", "its cell holds words instead of code"
     if OPAQUE.search(text):
         return "written", ""
-    bound = set(bound_names(tree.body))
+    bound = bound_names(tree.body)
     if missing := [name for name in names if name not in bound]:
         return "broken", f"its cell does not define {' and '.join(missing)}"
     mine = [node for node in definitions(tree) if node.name in names]

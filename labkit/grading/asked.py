@@ -112,7 +112,7 @@ def _defined_below(verdict: Verdict, cells: Sequence[Cell]) -> str | None:
     here = next((i for i, cell in enumerate(cells) if verdict.cell in (cell.grade_id, cell.id)), len(cells))
     for cell in (cell for cell in cells[here:] if missed and cell.kind in ("answer", "own")):
         tree = parsed(cell.source)
-        if tree is not None and (names := missed & set(bound_names(tree.body))):
+        if tree is not None and (names := missed & bound_names(tree.body)):
             return min(names)
     return None
 

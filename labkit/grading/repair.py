@@ -14,8 +14,10 @@ from typing import Any
 import nbformat
 from nbformat import NotebookNode
 
-from labkit.answers import Found, find_answers
-from labkit.cells import EXPERIMENT, Cell, alike, cells_in, defined_names, lines_of, same
+from labkit.answers import find_answers
+from labkit.cells import EXPERIMENT, Cell, cells_in, defined_names, same
+from labkit.handed_out import Release
+from labkit.placing import Placed
 from labkit.written import Answer
 
 __all__ = ["EXPERIMENT", "Mended", "defined_names", "grade_id_of", "repair"]
@@ -32,9 +34,9 @@ class Mended:
 
 def repair(submitted: NotebookNode, released: NotebookNode) -> Mended:
     """Both in format 4.5; neither is changed."""
-    found = find_answers(cells_in(submitted.cells), cells_in(released.cells))
-    assembly = _Assembly(submitted, released, found)
-    return Mended(assembly.notebook(), found.notes, found.answers)
+    release = Release(cells_in(released.cells))
+    answers, found = find_answers(cells_in(submitted.cells), release)
+    return Mended(_Assembly(submitted, released, release, found).notebook(), found.notes, answers)
 
 
 def grade_id_of(cell: NotebookNode) -> str | None:
@@ -45,10 +47,11 @@ def grade_id_of(cell: NotebookNode) -> str | None:
 
 
 class _Assembly:
-    def __init__(self, submitted: NotebookNode, released: NotebookNode, found: Found) -> None:
-        self.submitted, self.found = submitted, found
+    def __init__(
+        self, submitted: NotebookNode, released: NotebookNode, release: Release, found: Placed
+    ) -> None:
+        self.submitted, self.release, self.found = submitted, release, found
         self.known = {name: cell for cell in released.cells if (name := grade_id_of(cell)) is not None}
-        self.experiments = [cell for cell in cells_in(released.cells) if cell.is_experiment]
         self.ids = {cell.id for cell in self.known.values()}
 
     def notebook(self) -> NotebookNode:
@@ -110,7 +113,7 @@ class _Assembly:
         theirs = self.found.cells[index]
         cell = self._node(theirs)
         cell.metadata.pop("nbgrader", None)
-        if cell.cell_type == "code" and not theirs.is_experiment and self._is_experiment(theirs):
+        if cell.cell_type == "code" and not theirs.is_experiment and self.release.is_experiment(theirs):
             cell.metadata["tags"] = [EXPERIMENT]
         if cell.id in self.ids:
             cell.id = next(name for n in count(index) if (name := f"own-{n}") not in self.ids)
@@ -134,8 +137,3 @@ class _Assembly:
 
     def _given(self, cell: Cell) -> NotebookNode:
         return self.submitted.cells[cell.origin]
-
-    def _is_experiment(self, cell: Cell) -> bool:
-        """Whether it is a released experiment that has lost its tag: those are not run while grading."""
-        lines = lines_of(cell.source)
-        return any(cell.has_id_of(one) or alike(lines, lines_of(one.source)) for one in self.experiments)

@@ -19,13 +19,13 @@ import pytest
 
 pytest.importorskip("nbgrader")
 
+from labkit.answers import answers_in
 from labkit.cells import python
 from labkit.grading.asked import answers_tested, with_questions
 from labkit.grading.reading import read_notebook
 from labkit.grading.repair import Mended, grade_id_of, repair
 from labkit.grading.submission import Assignment, Submission, cells_of, marked_by_hand
 from labkit.grading.verdicts import Cell, Graded, Verdict
-from labkit.released import answers_in
 from tests.conftest import REPOSITORY
 
 COURSE = REPOSITORY / "notebooks"
