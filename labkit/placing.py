@@ -209,9 +209,10 @@ class _Placing:
 
     def _claim_by_place(self, name: str, known: Cell) -> None:
         """The student's own cells between the neighbours that the answer has in the release."""
-        near = (i for i in self._around(known) if self.cells[i].source.strip())
-        between = [i for i in near if not self.release.holds(self.cells[i])]
-        between = [i for i in between if self.cells[i].type == known.type] or between
+        near = [i for i in self._around(known) if self.cells[i].source.strip()]
+        own = [i for i in near if not self.release.holds(self.cells[i])]
+        between = [i for i in own if self.cells[i].type == known.type]
+        between = between or [i for i in own if known.type == "code" or is_words(self.cells[i])]
         if not between or (known.type == "code" and len(between) > 1):
             return
         self._put_together(name, between, between[-1])

@@ -25,7 +25,7 @@ from labkit.grading.asked import answers_tested, with_questions
 from labkit.grading.reading import read_notebook
 from labkit.grading.repair import Mended, grade_id_of, repair
 from labkit.grading.submission import Assignment, Submission, cells_of, marked_by_hand
-from labkit.grading.verdicts import Cell, Graded, Verdict
+from labkit.grading.verdicts import Cell, Graded, Verdict, VerdictKind
 from tests.conftest import REPOSITORY
 
 COURSE = REPOSITORY / "notebooks"
@@ -225,19 +225,18 @@ def ran(name: str, cells: tuple[Cell, ...], mended: Mended) -> Graded:
     """What the tests come to: passed where the student's function is there. printed: the answer tested."""
     fake = types.SimpleNamespace(autograd=types.SimpleNamespace(Function=object))
     names: dict[str, Any] = {"torch": fake}
-    verdicts, last = [], None
+    verdicts = []
     for cell in cells:
         if cell.kind in ("answer", "own"):
             try:
                 exec(compile(python(cell.source), cell.id, "exec"), names)
             except Exception as error:
                 assert error is not None  # as in Jupyter: the next cell runs all the same
-        last = cell.grade_id if cell.kind == "answer" else last
         if cell.kind == "test":
             (tested,) = answers_tested(cell, cells, mended.answers)
             thing = names.get(tested.names[0])
             mine = getattr(thing, "__doc__", None) == mark(tested.name)
-            kind = "passed" if mine else "not answered"
+            kind: VerdictKind = "passed" if mine else "not answered"
             sentence = "" if thing is not None else f"{tested.names[0]} is not defined: its cell failed."
             points = cell.points if mine else 0.0
             verdicts.append(

@@ -352,7 +352,7 @@ def as_type(nb: NotebookNode, name: str, kind: str, source: str | None = None) -
     """As a key press in Jupyter does: the mark and the id stay."""
     old = cell(nb, name)
     given = {"id": old.id, "metadata": old.metadata, "source": old.source if source is None else source}
-    more = {"outputs": [], "execution_count": None} if kind == "code" else {}
+    more: dict[str, object] = {"outputs": [], "execution_count": None} if kind == "code" else {}
     nb.cells[at(nb, name)] = nbformat.from_dict({"cell_type": kind, **given, **more})
 
 
@@ -517,6 +517,14 @@ def test_words_far_from_their_cell_are_for_a_human() -> None:
         change(nb)
         answer = repair(nb, released()).answers["q_schedule"]
         assert answer.state == "unclear" and answer.why.startswith("its cell is empty")
+
+
+def test_code_is_not_taken_for_words_by_where_it_stands() -> None:
+    nb = answered()
+    nb.cells[at(nb, "q_schedule")] = own("walk = None")
+    mended = repair(nb, released())
+    assert cell(mended.notebook, "q_schedule").source == cell(released(), "q_schedule").source
+    assert "walk = None" in [each.source for each in mended.notebook.cells]
 
 
 def edit_text(nb: NotebookNode, words: str) -> None:
