@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import random
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -189,6 +189,9 @@ DAMAGES: tuple[Damage, ...] = (
 )  # fmt: skip
 
 
+HARMLESS = (change_type, merge, move, copy, put_stub_back, lose_marks, paste_elsewhere, delete_trusted)
+
+
 # ---- what becomes of them
 
 
@@ -245,11 +248,11 @@ def ran(name: str, cells: tuple[Cell, ...], mended: Mended) -> Graded:
     return Graded(name, tuple(verdicts), {})
 
 
-def damaged(seed: int) -> tuple[str, Notebook, list[str]]:
+def damaged(seed: int, damages: Sequence[Damage] = DAMAGES) -> tuple[str, Notebook, list[str]]:
     rng = random.Random(seed)
     name = rng.choice(NAMES)
     nb, done = answered(name), []
-    for damage in rng.choices(DAMAGES, k=rng.choice([1, 1, 2, 3])):
+    for damage in rng.choices(damages, k=rng.choice([1, 1, 2, 3])):
         damage(rng, nb)
         done.append(damage.__name__)
     return name, nb, done
@@ -265,6 +268,13 @@ def test_every_answer_is_graded_by_its_own_code_or_a_human_is_asked(first: int) 
         assert answers_in(name, nb["cells"]) == list(came.mended.answers.values()), (
             f"{case}: labkit submit judges otherwise"
         )
+
+
+def test_code_that_is_whole_is_run_wherever_it_is() -> None:
+    for seed in range(CHUNK):
+        name, nb, done = damaged(seed, HARMLESS)
+        tests = [one for one in outcome(name, nb).graded.verdicts if one.printed]
+        assert {one.kind for one in tests} == {"passed"}, f"seed {seed}: {name} after {', '.join(done)}"
 
 
 @pytest.mark.parametrize("name", NAMES)
