@@ -14,17 +14,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from labkit.answers import answers_in
 from labkit.errors import LabError
 from labkit.files import write_atomically
 from labkit.outcomes import MARKS
 from labkit.paths import shipped_notebooks
+from labkit.written import Answer
 
 GRADED = (
     "00_baseline", "01_percentile_pruning", "02_masked_finetuning", "03_iterative_pruning",
     "04_global_pruning", "05_asymmetric_quantization", "06_symmetric_quantization", "07_prune_and_quantize",
 )  # fmt: skip
 OPTIONAL = ("08_in_the_libraries",)
-TEXT_STUB = "*Your answer here.*"
 RECEIPT = "receipt.json"  # what `labkit submit` says of the notebooks, beside them in the zip
 
 _BADGE = re.compile(r"/release/[^/\s]+/([^/\s]+)\.ipynb\)")
@@ -97,10 +98,9 @@ class Notebook:
         return [cell for cell in self.cells or [] if cell.get("cell_type") == "code"]
 
     @cached_property
-    def answers(self) -> dict[str, bool]:
-        """For each answer, code or words: whether it is written, or still (in part) the stub."""
-        marked = ((_dict(_dict(cell.get("metadata")).get("nbgrader")), cell) for cell in self.cells or [])
-        return {str(marks.get("grade_id")): _written(cell) for marks, cell in marked if marks.get("solution")}
+    def answers(self) -> list[Answer]:
+        """What is there of each answer, code or words, as the grader sees it."""
+        return answers_in(self.name, self.cells) if self.cells is not None else []
 
     @cached_property
     def checks(self) -> dict[str, Checks | None]:
@@ -115,6 +115,11 @@ class Notebook:
     def holds(self, source: str) -> bool:
         """Whether these lines stand in one of the code cells."""
         return any(source in _text(cell.get("source")) for cell in self.code)
+
+    def ran_as(self, count: int) -> str | None:
+        """The text of the cell that was run as this number."""
+        found = (_text(cell.get("source")).strip() for cell in self.code if _count(cell) == count)
+        return next(found, None)
 
     def stopped(self) -> list[str]:
         """The code cells that ended in an error."""
@@ -157,6 +162,16 @@ def source_of(cell: Cell) -> str:
     return _text(cell.get("source"))
 
 
+def why_unreadable(data: bytes) -> str:
+    """What is wrong with a file that is not a notebook, and what to do about it."""
+    if not data.strip():
+        return "is empty: save it in Jupyter and submit again"
+    marks = [number for number, line in enumerate(data.splitlines(), 1) if line.startswith(b"<<<<<<< ")]
+    if marks:
+        return f"has git's conflict markers, the first in line {marks[0]}: keep one version of each part"
+    return "cannot be read as a notebook: open it in Jupyter, save it and submit again"
+
+
 def _cells(data: bytes) -> list[Cell] | None:
     """The cells in today's format; None if it is no notebook."""
     try:
@@ -169,13 +184,6 @@ def _cells(data: bytes) -> list[Cell] | None:
     cells = [cell for sheet in sheets for cell in sheet if isinstance(cell, dict)]
     # formats 1 to 3 have a code cell's text under other names
     return [{"source": cell.get("input", cell.get("code")), **cell} for cell in cells]
-
-
-def _written(cell: Cell) -> bool:
-    source = _text(cell.get("source"))
-    if cell.get("cell_type") != "code":
-        return source.strip() not in ("", TEXT_STUB)
-    return not any(line.strip().startswith("raise NotImplementedError") for line in source.splitlines())
 
 
 def _titles(cell: Cell) -> Iterator[str]:

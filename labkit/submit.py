@@ -11,9 +11,8 @@ import hashlib
 import io
 import json
 import platform
-import sys
 import zipfile
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
@@ -23,11 +22,13 @@ from typing import Any
 from labkit import colab
 from labkit.errors import LabError
 from labkit.files import write_atomically
-from labkit.notebooks import GRADED, RECEIPT, Checks, Notebook, identify
+from labkit.notebooks import GRADED, RECEIPT, Notebook, identify
 from labkit.paths import runs_folder
+from labkit.session import Session, this_session
+from labkit.troubles import odd_files, size, troubles
 
 ZIP_NAME = "submission.zip"
-LARGE_NOTEBOOK, LARGE_ZIP, LARGE_RECORD = 10 * 2**20, 50 * 2**20, 2**20
+LARGE_ZIP, LARGE_RECORD = 50 * 2**20, 2**20
 
 
 @dataclass
@@ -57,21 +58,26 @@ class Submission:
             answers = list(about["answers"].values())
             written = f"{answers.count('written')} of {len(answers)}" if answers else "-"
             checks = "; ".join(f"{title} {_in_short(came)}" for title, came in about["checks"].items())
-            lines.append(f"{name:28} {_size(self.files[f'{name}.ipynb'])}  {written:8}  {checks or '-'}")
+            lines.append(f"{name:28} {size(self.files[f'{name}.ipynb'])}  {written:8}  {checks or '-'}")
         others = (name for name in self.files if not name.endswith(".ipynb"))
-        return "\n".join([*lines, *(f"{name:28} {_size(self.files[name])}" for name in others)])
+        return "\n".join([*lines, *(f"{name:28} {size(self.files[name])}" for name in others)])
 
 
 def submit(folder: str | Path | None = None, out: str | Path | None = None) -> None:
     """Pack the lab's notebooks of `folder` (default: the current one) into `out`, by default submission.zip.
 
-    Prints what to mend before handing in, and a table of what is in the zip. In Colab the open notebook is
+    Prints what to fix before handing in, and a table of what is in the zip. In Colab the open notebook is
     taken as it is on the screen, and the zip goes to the browser. Raises LabError if there is no notebook.
     """
     where = Path.cwd() if folder is None else Path(folder)
+    if not where.is_dir():
+        what = "is a file" if where.is_file() else "is not there"
+        raise LabError(f"{where} {what}: name the folder that holds your notebooks, labkit submit FOLDER")
     target = where / ZIP_NAME if out is None else Path(out)
     if target.suffix.lower() != ".zip":
-        raise LabError(f"{target} is no name for a zip: let it end in .zip.")
+        raise LabError(f"{target} is not the name of a zip: let it end in .zip.")
+    if target.is_dir():
+        raise LabError(f"{target} is a folder: name a file, labkit submit --out FILE")
     try:
         made = pack(where, in_colab=folder is None and colab.here())
     except OSError as error:
@@ -82,7 +88,7 @@ def submit(folder: str | Path | None = None, out: str | Path | None = None) -> N
     if len(data) > LARGE_ZIP:
         largest = max(made.files, key=lambda name: len(made.files[name]))
         made.warnings.append(
-            f"the zip has {_size(data).strip()}, more than many platforms take: "
+            f"the zip has {size(data).strip()}, more than many platforms take: "
             f"clear outputs of {largest} that nobody needs, save it and submit again."
         )
     warnings = [f"! {warning}" for warning in made.warnings] or ["Nothing is missing."]
@@ -95,7 +101,7 @@ def submit(folder: str | Path | None = None, out: str | Path | None = None) -> N
         ) from None
     here, shown = Path.cwd(), target.resolve()
     shown = shown.relative_to(here) if shown.is_relative_to(here) else shown
-    print(f"{shown}: {_size(data).strip()}. Hand in this one file.")
+    print(f"{shown}: {size(data).strip()}. Hand in this one file.")
     if colab.here() and not colab.download(target):
         print("Download it from the list of files on the left.")
 
@@ -104,12 +110,14 @@ def pack(folder: Path, in_colab: bool = False) -> Submission:
     """Read what is to be handed in, and find what is wrong with it; writes nothing."""
     made = Submission()
     notebooks = _notebooks(folder, in_colab, made.warnings)
-    session = dict(_session(notebooks.values(), made.warnings))
+    session = this_session(notebooks.values())
+    made.warnings += session.warnings
     for name, notebook in notebooks.items():
         made.files[f"{name}.ipynb"] = notebook.data
-        made.warnings += _troubles(notebook)
+        made.warnings += troubles(notebook, name in session.unsaved)
     of_the_lab = any(name in notebooks for name in GRADED)  # or of an instructor's own assignment
     missing = [name for name in GRADED if name not in notebooks] if of_the_lab else []
+    made.warnings += odd_files(folder, missing)
     if missing:
         how = "mount the Drive that they are saved in" if in_colab else "put them beside the others"
         made.warnings.append(
@@ -186,48 +194,16 @@ def _files(folders: Iterable[Path]) -> list[tuple[Path, Notebook]]:
     return sorted(found, key=order)
 
 
-def _troubles(notebook: Notebook) -> Iterator[str]:
-    """What the student may want to mend, a sentence each."""
-    name = notebook.name
-    if notebook.cells is None:
-        yield f"{notebook.file} cannot be read as a notebook: open it in Jupyter, save it and submit again."
-    if missing := [answer for answer, written in notebook.answers.items() if not written]:
-        yield f"{name}: not answered yet: {', '.join(missing)}."
-    if stopped := notebook.stopped():
-        cells = f"cells {', '.join(stopped)}" if len(stopped) > 1 else f"cell {stopped[0]}"
-        yield f"{name}: {cells} stopped with an error: run it again once it is mended."
-    if len(notebook.data) > LARGE_NOTEBOOK:
-        size, cell = _size(notebook.data).strip(), notebook.largest_output()
-        yield f"{name} has {size}: clear the outputs of cell {cell}, save it and submit again."
+# ---- the receipt
 
 
-# ---- what the public checks came to
-
-
-def _session(
-    notebooks: Collection[Notebook], warnings: list[str]
-) -> Iterator[tuple[tuple[str, str], Checks]]:
-    """(notebook, title of a check) and the outcome in this process, if it was on what the file holds now."""
-    engine = sys.modules.get("labkit.check.engine")  # which imports torch: if it is not there, nothing ran
-    for title, shown in (engine.shown if engine is not None else {}).items():
-        asking = [one for one in notebooks if title in one.checks and shown.sources]
-        owners = [one for one in asking if all(map(one.holds, shown.sources))]
-        for one in owners:
-            yield (one.name, title), {outcome.sentence: outcome.state for outcome in shown.report.outcomes}
-        if asking and not owners:
-            warnings.append(
-                f"{title} is not saved as it was last checked: save the notebook (Ctrl+S), "
-                "run the check again and submit again."
-            )
-
-
-def _about(notebook: Notebook, session: dict[tuple[str, str], Checks]) -> dict[str, Any]:
+def _about(notebook: Notebook, session: Session) -> dict[str, Any]:
     checks: dict[str, Any] = {}
     for title, saved in notebook.checks.items():
-        now = session.get((notebook.name, title))
+        now = session.checks.get((notebook.name, title))
         came, seen = (saved, "in the saved outputs") if now is None else (now, "in this session")
         checks[title] = "not run" if came is None else {"seen": seen, "outcomes": came}
-    answers = {name: "written" if written else "unanswered" for name, written in notebook.answers.items()}
+    answers = {answer.name: answer.state for answer in notebook.answers}
     return {"file": notebook.file, "answers": answers, "checks": checks}
 
 
@@ -267,7 +243,3 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
-
-
-def _size(data: bytes) -> str:
-    return f"{len(data) / 1e6:5.1f} MB" if len(data) >= 1e6 else f"{len(data) / 1e3:5.0f} kB"

@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import sys
 import types
@@ -22,6 +23,7 @@ import labkit
 from labkit import colab
 from labkit.check import engine
 from labkit.cli import app
+from labkit.errors import LabError
 from labkit.notebooks import called, identify
 from labkit.submit import pack, submit
 
@@ -196,9 +198,174 @@ def test_a_stopped_cell_a_large_notebook_and_a_broken_one_are_said(lab: Path) ->
     edit(path, lambda cells: cells[test].update(outputs=[big, error], execution_count=7))
     (lab / "05_asymmetric_quantization.ipynb").write_text("{")
     warnings = pack(lab).warnings
-    assert f"{PRUNING}: cell [7] stopped with an error: run it again once it is mended." in warnings
+    assert f"{PRUNING}: cell [7] stopped with an error: fix the cause and run it again." in warnings
     assert any("clear the outputs of cell [7]" in one for one in warnings)
     assert any(one.startswith("05_asymmetric_quantization.ipynb cannot be read") for one in warnings)
+
+
+def retype(path: Path, name: str, kind: str) -> None:
+    """As a key press in Jupyter does."""
+    edit(path, lambda cells: cells[name].update(cell_type=kind))
+
+
+def states(folder: Path, name: str = PRUNING) -> dict[str, str]:
+    said: dict[str, str] = pack(folder).receipt["notebooks"][name]["answers"]
+    return said
+
+
+@pytest.mark.parametrize("kind", ["raw", "markdown"])
+def test_an_answer_that_is_no_code_cell_is_named(lab: Path, kind: str) -> None:
+    path = answer(lab)
+    retype(path, "prune-by-percentage", kind)
+    assert states(lab)["prune_by_percentage"] == "written", "the grader takes it, too"
+    said = f"{PRUNING}: prune_by_percentage: it stood in a {kind} cell: make that a code cell (Esc, Y)"
+    assert any(one.startswith(said) for one in pack(lab).warnings)
+
+
+def test_a_stub_that_was_left_below_does_not_count(lab: Path) -> None:
+    path = lab / f"{PRUNING}.ipynb"
+    notebook = json.loads(path.read_text(encoding="utf-8"))
+    stub = next(n for n, cell in enumerate(notebook["cells"]) if cell["id"] == "prune-by-percentage")
+    mine = {"id": "mine", "metadata": {}, "outputs": [], "execution_count": 3, "cell_type": "code"}
+    notebook["cells"].insert(stub, {**mine, "source": ANSWER})
+    path.write_text(json.dumps(notebook), encoding="utf-8")
+    assert states(lab) == {"prune_by_percentage": "written", "q_sensitivity": "unanswered"}
+
+
+@pytest.mark.parametrize(
+    ("source", "state", "said"),
+    [
+        ("My idea is to sort them.", "unclear", "its cell holds words instead of code; move the answer into"),
+        (ANSWER.replace(":", "", 1), "broken", "its cell has a syntax error in line 1."),
+        ("%%timeit\n" + ANSWER, "broken", "%%timeit in its first line keeps what the cell defines"),
+    ],
+)
+def test_what_will_not_be_run_is_said(lab: Path, source: str, state: str, said: str) -> None:
+    path = answer(lab)
+    edit(path, lambda cells: cells["prune-by-percentage"].update(source=source))
+    assert states(lab)["prune_by_percentage"] == state
+    warnings = pack(lab).warnings
+    assert any(one.startswith(f"{PRUNING}: prune_by_percentage: {said}") for one in warnings)
+
+
+def test_half_of_a_class_is_said(lab: Path) -> None:
+    path = lab / "05_asymmetric_quantization.ipynb"
+    head = "class STE(torch.autograd.Function):\n    def forward(ctx, w, bit):\n        return w\n"
+    rest = "    def backward(ctx, g):\n        raise NotImplementedError\n"
+    cell = cell_with(path, "class STE(")
+    edit(path, lambda cells: cells[cell].update(source=head + rest))
+    assert f"{path.stem}: STE: STE.backward is still to be written." in pack(lab).warnings
+
+
+def test_another_courses_notebook_is_judged_by_its_own_marks(lab: Path) -> None:
+    badge = "[![Open](x.svg)](https://colab.research.google.com/x/release/own/01_halves.ipynb)"
+    marks = {"nbgrader": {"grade_id": "halve", "solution": True}}
+    stub = "def halve(x):\n    raise NotImplementedError"
+    words = {"nbgrader": {"grade_id": "q_why", "solution": True}}
+    cells = [
+        {"cell_type": "markdown", "source": badge, "metadata": {}},
+        {"cell_type": "code", "source": stub, "metadata": marks},
+        {"cell_type": "markdown", "source": "*Your answer here.*", "metadata": words},
+    ]
+    path = lab / "01_halves.ipynb"
+    path.write_text(json.dumps({"cells": cells}), encoding="utf-8")
+    assert states(lab, "01_halves") == {"halve": "unanswered", "q_why": "unanswered"}
+    cells[1]["source"], cells[2]["source"] = "def halve(x):\n    return x / 2", "Because."
+    path.write_text(json.dumps({"cells": cells}), encoding="utf-8")
+    assert states(lab, "01_halves") == {"halve": "written", "q_why": "written"}
+
+
+# ---- files that are not what they should be
+
+
+@pytest.mark.parametrize("ending", [".ipynb.txt", ".ipynb.json", ".json", ".txt"])
+def test_a_wrong_ending_is_named(lab: Path, ending: str) -> None:
+    path = answer(lab)
+    path.rename(lab / f"{PRUNING}{ending}")
+    (said,) = [one for one in pack(lab).warnings if one.startswith(f"{PRUNING}{ending}")]
+    assert said.endswith(
+        f"has the wrong ending and stays out: rename it to {PRUNING}.ipynb and submit again."
+    )
+
+
+def test_an_export_is_no_notebook(lab: Path) -> None:
+    (lab / f"{PRUNING}.ipynb").unlink()
+    (lab / f"{PRUNING}.py").write_text(ANSWER)
+    assert (
+        f"{PRUNING}.py has the wrong ending and stays out: save it as {PRUNING}.ipynb." in pack(lab).warnings
+    )
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="a system without fifos")
+def test_pipes_links_and_folders_are_named_and_nothing_hangs(lab: Path) -> None:
+    names = ("02_masked_finetuning", "03_iterative_pruning", "04_global_pruning")
+    for name in names:
+        (lab / f"{name}.ipynb").unlink()
+    os.mkfifo(lab / f"{names[0]}.ipynb")
+    (lab / f"{names[1]}.ipynb").symlink_to("nowhere")
+    (lab / f"{names[2]}.ipynb").mkdir()
+    made = pack(lab)
+    assert {f"{name}.ipynb" for name in names}.isdisjoint(made.files)
+    for name, what in zip(names, ("not a file", "a link to nothing", "a folder"), strict=True):
+        assert f"{name}.ipynb is {what} and stays out." in made.warnings
+
+
+def test_conflict_markers_of_git_are_named(lab: Path) -> None:
+    path = answer(lab)
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace('{"', '<<<<<<< HEAD\n{"', 1), encoding="utf-8")
+    said = "has git's conflict markers, the first in line 1: keep one version of each part."
+    assert f"{path.name} {said}" in pack(lab).warnings
+    path.write_bytes(b"")
+    assert f"{path.name} is empty: save it in Jupyter and submit again." in pack(lab).warnings
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-8"])
+def test_a_notebook_in_any_of_unicodes_encodings_is_read(lab: Path, encoding: str) -> None:
+    path = answer(lab)
+    path.write_text(path.read_text(encoding="utf-8"), encoding=encoding)
+    assert states(lab)["prune_by_percentage"] == "written"
+
+
+def test_a_folder_that_cannot_be_written_has_a_way_out(lab: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(path: Path, write: object) -> None:
+        raise OSError(30, "Read-only file system", str(path))
+
+    monkeypatch.setattr(sys.modules["labkit.submit"], "write_atomically", refused)
+    with pytest.raises(LabError, match=r"Read-only file system.*--out FILE"):
+        submit()
+
+
+# ---- what was run since it was saved
+
+
+ERROR = {"output_type": "error", "ename": "ValueError", "evalue": "", "traceback": []}
+
+
+def test_an_error_that_was_fixed_in_this_session_is_unsaved_not_stopped(lab: Path) -> None:
+    path = answer(lab)
+    test = cell_with(path, "labkit.check.prune_by_percentage")
+    edit(path, lambda cells: cells[test].update(outputs=[ERROR], execution_count=3))
+    checked_here(ANSWER)
+    warnings = pack(lab).warnings
+    assert f"{PRUNING} is not saved as it was last run: save it (Ctrl+S) and submit again." in warnings
+    assert not [one for one in warnings if "stopped with an error" in one]
+
+
+@pytest.mark.parametrize("saved", [False, True])
+def test_the_last_cell_that_was_run_tells_whether_the_notebook_is_saved(
+    lab: Path, saved: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = answer(lab)
+    edit(path, lambda cells: cells["prune-by-percentage"].update(execution_count=2, outputs=[ERROR]))
+    if saved:
+        edit(path, lambda cells: cells["prune-by-percentage"].update(execution_count=3))
+    history = ["", "import math", ANSWER, ANSWER, "labkit.submit()"]
+    shell = types.SimpleNamespace(history_manager=types.SimpleNamespace(input_hist_raw=history))
+    monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(get_ipython=lambda: shell))
+    warnings = pack(lab).warnings
+    assert any("is not saved as it was last run" in one for one in warnings) is not saved
+    assert any("stopped with an error" in one for one in warnings) is saved
 
 
 def test_a_check_that_failed_is_named(lab: Path) -> None:
@@ -213,8 +380,10 @@ def test_when_nothing_is_missing_that_is_said(lab: Path, capsys: pytest.CaptureF
         written = json.loads(path.read_text(encoding="utf-8"))
         for cell in written["cells"]:
             source = "".join(cell["source"])
-            if "raise NotImplementedError" in source or source.strip() == "*Your answer here.*":
-                cell["source"] = "answer = 1"
+            if "raise NotImplementedError" in source:
+                cell["source"] = re.sub("raise NotImplementedError.*", "return 1", source)
+            elif source.strip() == "*Your answer here.*":
+                cell["source"] = "Yes."
         path.write_text(json.dumps(written), encoding="utf-8")
     submit()
     assert capsys.readouterr().out.startswith("Nothing is missing.")
@@ -249,15 +418,19 @@ def test_a_name_that_fits_two_notebooks_is_none() -> None:
     [
         (["empty"], "go to the folder that holds them"),
         ([".", "--out", "work.tar"], "let it end in .zip"),
+        ([f"{PRUNING}.ipynb"], "is a file: name the folder that holds your notebooks"),
+        (["nowhere"], "is not there: name the folder that holds your notebooks"),
+        ([".", "--out", "made.zip"], "made.zip is a folder: name a file"),
         ([".", "--out", "00_baseline.ipynb/x.zip"], "labkit submit --out FILE"),
     ],
 )
 def test_a_mistake_is_a_sentence(lab: Path, arguments: list[str], said: str) -> None:
-    (lab / "empty").mkdir()
+    for name in ("empty", "made.zip"):
+        (lab / name).mkdir()
     ended = CliRunner().invoke(app, ["submit", *arguments], env={"COLUMNS": "300"})
     assert ended.exit_code == 2
     assert said in " ".join(ended.output.split())
-    assert not list(lab.glob("**/*.zip"))
+    assert not [path for path in lab.glob("**/*.zip") if path.is_file()]
 
 
 # ---- as in Colab, of which only the modules that labkit asks for are there

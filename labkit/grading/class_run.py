@@ -15,6 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from labkit.files import write_atomically
+from labkit.grading.asked import questions, with_questions
 from labkit.grading.attempts import attempts_in
 from labkit.grading.autograded import (
     Autograded,
@@ -28,7 +29,14 @@ from labkit.grading.autograded import (
 from labkit.grading.feedback import write_feedback
 from labkit.grading.gradebook import GradebookWriter, NotebookGrades
 from labkit.grading.marks import Marks, Result
-from labkit.grading.submission import Assignment, Submission, cells_of, job_of, read_submission
+from labkit.grading.submission import (
+    Assignment,
+    Submission,
+    cells_of,
+    job_of,
+    marked_by_hand,
+    read_submission,
+)
 from labkit.grading.unchanged import Record, Records
 from labkit.grading.verdicts import Graded, Job
 
@@ -92,7 +100,9 @@ class ClassRun:
     def take(self, student: str, name: str, graded: Graded) -> None:
         """Keep a notebook's result; with the last one, the student is done."""
         waiting = self._waiting[student]
-        waiting.graded[name] = graded
+        cells = cells_of(name, waiting.submission, self._lab)
+        by_hand = marked_by_hand(self._lab.source[name])
+        waiting.graded[name] = with_questions(graded, waiting.submission.answers[name], cells, by_hand)
         waiting.left.discard(name)
         if not waiting.left:
             self._finish(student)
@@ -165,8 +175,9 @@ class ClassRun:
             record.not_graded[name] = submission.not_graded[name]
         if graded is None:
             return
+        record.notes[name] += questions(graded)
         for verdict in graded.verdicts:
-            if verdict.kind in LOST:
+            if verdict.kind in LOST and not verdict.asks:
                 record.notes[name].append(f"{verdict.cell}: {verdict.kind}: {verdict.sentence}")
         sources = {
             cell.id: cell.source

@@ -175,11 +175,14 @@ class GradebookWriter:
     ) -> None:
         """As nbgrader's SaveAutoGrades, with a verdict in place of a test cell's outputs."""
         checksums = {name: cell.checksum for name, cell in self.sources[str(notebook.name)].cells.items()}
-        blank = {name for name, cell in marked.items() if _unanswered(cell, checksums.get(name))}
+        unanswered = {name for name, cell in marked.items() if _unanswered(cell, checksums.get(name))}
+        blank = {name for name in unanswered if name not in verdicts}  # of the others a human is asked
         for grade in self._of(Grade, notebook):
             name = self._cells[grade.cell_id].name
-            grade.auto_score = _auto_score(marked[name], verdicts.get(name), name in blank)
-            grade.needs_manual_grade = grade.auto_score is None or grade.manual_score is not None
+            verdict = verdicts.get(name)
+            grade.auto_score = _auto_score(marked[name], verdict, name in blank)
+            asks = verdict is not None and bool(verdict.asks)
+            grade.needs_manual_grade = grade.auto_score is None or grade.manual_score is not None or asks
         for comment in self._of(Comment, notebook):
             comment.auto_comment = NO_RESPONSE if self._cells[comment.cell_id].name in blank else None
 
@@ -247,6 +250,8 @@ def _unanswered(cell: NotebookNode, checksum: str | None) -> bool:
 def _auto_score(cell: NotebookNode, verdict: Verdict | None, blank: bool) -> float | None:
     """What code can say of a graded cell; None asks for a human."""
     if not is_grade(cell):  # a task: its grade is all by hand
+        return None
+    if verdict is not None and verdict.kind == "not graded":
         return None
     if is_solution(cell):  # an answer that a human grades
         return 0.0 if blank else None

@@ -169,7 +169,7 @@ class ZMQInteractiveShell(InteractiveShell):
     displayhook_class = _Result
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
+        super().__init__(**options)  # type: ignore[no-untyped-call]
         self._lost: set[str] = set()
         self._installs = False  # whether the notebook brings packages of its own
         for name in INSTALLERS:

@@ -11,11 +11,13 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
+from labkit.cells import cells_in
 from labkit.grading.beside import MOST_BYTES, MOST_FILES, beside
 from labkit.grading.intake import take_in
 from labkit.grading.reading import Unreadable, read_notebook
 from labkit.grading.repair import EXPERIMENT, defined_names, grade_id_of, repair
 from labkit.grading.verdicts import Cell, CellKind, Job
+from labkit.written import Answer, is_untouched
 
 
 @dataclass(frozen=True)
@@ -46,13 +48,15 @@ class Assignment:
 class Submission:
     """A student's notebooks as grading sees them.
 
-    notebooks: mended, by name. notes: what was mended, a phrase each, by notebook; general: about its files.
-    not_graded: notebooks that cannot be read, or may be in a file that cannot be opened, and why. missing:
-    those that are not there, and every file was looked into. beside: what lies beside each notebook.
+    notebooks: mended, by name; answers: what each one's answers are, by grade_id. notes: what was
+    mended, a phrase each, by notebook; general: about its files. not_graded: notebooks that cannot be
+    read, or may be in a file that cannot be opened, and why. missing: those that are not there, and
+    every file was looked into. beside: what lies beside each notebook.
     """
 
     student: str
     notebooks: dict[str, NotebookNode] = field(default_factory=dict)
+    answers: dict[str, Mapping[str, Answer]] = field(default_factory=dict)
     notes: dict[str, list[str]] = field(default_factory=dict)
     general: list[str] = field(default_factory=list)
     not_graded: dict[str, str] = field(default_factory=dict)
@@ -91,7 +95,7 @@ def read_submission(student: str, folder: Path, released: Mapping[str, NotebookN
             continue
         mended = repair(nb, known)
         result.notes[name] += [*reading, *mended.notes]
-        result.notebooks[name] = mended.notebook
+        result.notebooks[name], result.answers[name] = mended.notebook, mended.answers
         result.beside[name], left_out = beside(intake.files[name].where, intake.beside)
         if left_out:
             much = f"more than {MOST_FILES} files or {MOST_BYTES >> 20} MB"
@@ -114,13 +118,32 @@ def job_of(name: str, submission: Submission, assignment: Assignment, reference:
 
 
 def cells_of(name: str, submission: Submission, assignment: Assignment) -> tuple[Cell, ...]:
-    """The code cells of a mended notebook that run at grading time."""
+    """The code cells of a mended notebook that run at grading time, in order.
+
+    An answer that is still the stub comes first: it must not overwrite what the student has defined
+    elsewhere.
+    """
     trusted = _marked(assignment.source[name])
-    return tuple(
+    released = {cell.name: cell for cell in cells_in(assignment.released[name].cells)}
+    cells = [
         _cell(cell, trusted)
         for cell in submission.notebooks[name].cells
         if cell.cell_type == "code" and EXPERIMENT not in (cell.metadata.get("tags") or [])
-    )
+    ]
+    first = next((i for i, cell in enumerate(cells) if cell.kind == "answer"), 0)
+    start = 1 + max((i for i, cell in enumerate(cells[:first]) if cell.kind == "setup"), default=first - 1)
+    answers = (cell for cell in cells if cell.kind == "answer")
+    stubs = [cell for cell in answers if is_untouched(cell.source, released[cell.grade_id])]
+    return (*cells[:start], *stubs, *(cell for cell in cells[start:] if cell not in stubs))
+
+
+def marked_by_hand(source: NotebookNode) -> dict[str, float]:
+    """The points of each answer that a human marks, by grade_id."""
+    return {
+        name: float(cell.metadata["nbgrader"].get("points") or 0.0)
+        for name, cell in _marked(source).items()
+        if cell.metadata["nbgrader"].get("solution") and cell.metadata["nbgrader"].get("grade")
+    }
 
 
 def _cell(cell: NotebookNode, trusted: Mapping[str, NotebookNode]) -> Cell:

@@ -10,7 +10,15 @@ if TYPE_CHECKING:  # torch comes with it, which the process that starts the engi
 
 CellKind = Literal["setup", "answer", "test", "own"]
 VerdictKind = Literal[
-    "passed", "partial", "failed", "error", "timeout", "out of memory", "crashed", "not answered"
+    "passed",
+    "partial",
+    "failed",
+    "error",
+    "timeout",
+    "out of memory",
+    "crashed",
+    "not answered",
+    "not graded",
 ]
 
 
@@ -47,11 +55,11 @@ class Job:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a test cell came to.
+    """What a test cell came to; an answer in words has one only where a human is asked whether it is there.
 
     sentence: says in one line why it is not `passed`; empty if it is. checks: the outcome of each check of
     the cell's suites, in order; empty if the cell has none or did not get there. printed: what the trusted
-    cell itself printed.
+    cell itself printed. asks: what a human should look at, a phrase; without it nobody is asked.
     """
 
     cell: str
@@ -61,6 +69,7 @@ class Verdict:
     sentence: str = ""
     checks: tuple[Outcome, ...] = ()
     printed: str = ""
+    asks: str = ""
 
 
 @dataclass(frozen=True)
