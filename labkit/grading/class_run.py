@@ -153,6 +153,7 @@ class ClassRun:
             self._remember(record, name, waiting)
         record.environment = self._environment
         record.general = submission.general + [f"missing {name}" for name in submission.missing]
+        record.files = submission.files
         self._write_pages(student, record)
 
     def _remember(self, record: Record, name: str, waiting: _Waiting) -> None:

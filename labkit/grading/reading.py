@@ -19,6 +19,7 @@ from typing import Any
 import nbformat
 from nbformat import NotebookNode
 
+from labkit.grading.disguises import disguise
 from labkit.grading.outputs import safe_attachments, safe_outputs
 
 CELL_TYPES = ("code", "markdown", "raw")
@@ -94,6 +95,8 @@ def _json(text: str) -> Any:
     except RecursionError:
         raise Unreadable("its JSON is nested too deeply") from None
     except json.JSONDecodeError as error:
+        if instead := disguise(text):
+            raise Unreadable(instead) from None
         where = f"line {error.lineno}, column {error.colno}"
         if not text.lstrip().startswith(("{", "[")):
             raise Unreadable("it is no notebook: it does not begin as one") from None
@@ -176,6 +179,7 @@ def _joined(source: object) -> str:
     """A cell's text: a string or a list of lines."""
     lines = source if isinstance(source, list) else [source]
     text = "".join(line for line in lines if isinstance(line, str)).replace("\r\n", "\n").replace("\r", "\n")
+    text = text.replace("\0", "")  # what a crashed editor leaves; Python takes no line with one
     # half of a surrogate pair, which JSON can hold and UTF-8 cannot, becomes a question mark
     return text.encode("utf-8", "replace").decode("utf-8")
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
-from labkit.grading.intake import take_in
-from labkit.grading.reading import Unreadable, read_notebook
-from labkit.grading.repair import EXPERIMENT, defined_names, grade_id_of, repair
+from labkit.grading.intake import is_graded, take_in
+from labkit.grading.reading import Unreadable
+from labkit.grading.repair import EXPERIMENT, defined_names, grade_id_of
 from labkit.grading.verdicts import Cell, CellKind, Job
 
 
@@ -30,7 +30,7 @@ class Assignment:
     @staticmethod
     def read(released: Path, source: Path) -> Assignment:
         """From two folders of notebooks."""
-        graded = {name: nb for name, nb in _notebooks(source).items() if _is_graded(nb)}
+        graded = {name: nb for name, nb in _notebooks(source).items() if is_graded(nb)}
         return Assignment(_notebooks(released), graded)
 
     def texts(self) -> dict[str, str]:
@@ -46,6 +46,7 @@ class Submission:
     """A student's notebooks as grading sees them.
 
     notebooks: mended, by name. notes: what was mended, a phrase each, by notebook; general: about its files.
+    files: each of them with what became of it, a line each.
     not_graded: notebooks that cannot be read, or may be in a file that cannot be opened, and why. missing:
     those that are not there, and every file was looked into.
     """
@@ -54,6 +55,7 @@ class Submission:
     notebooks: dict[str, NotebookNode] = field(default_factory=dict)
     notes: dict[str, list[str]] = field(default_factory=dict)
     general: list[str] = field(default_factory=list)
+    files: list[str] = field(default_factory=list)
     not_graded: dict[str, str] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
 
@@ -66,25 +68,25 @@ class Submission:
 def read_submission(student: str, folder: Path, released: Mapping[str, NotebookNode]) -> Submission:
     """Find, read and mend everything under `folder` that is graded."""
     intake = take_in(folder, released)
-    result = Submission(student, general=list(intake.general))
-    for name, known in released.items():
-        if not _is_graded(known):
-            continue
-        if name not in intake.files:
-            if intake.unopened:  # no zero for what nobody has looked into
-                result.not_graded[name] = f"it may be in what was not opened: {_few(intake.unopened)}"
+    result = Submission(student, general=intake.account.lines(), files=intake.account.summary())
+    for name in filter(lambda name: is_graded(released[name]), released):
+        copy, elsewhere = intake.chosen.get(name), intake.account.why_not_missing(name)
+        if copy is None:
+            if elsewhere:  # no zero for what nobody has looked into
+                result.not_graded[name] = f"it may be in what was not opened: {_few(elsewhere)}"
             else:
                 result.missing.append(name)
             continue
         result.notes[name] = list(intake.notes[name])
-        try:
-            nb, reading = read_notebook(intake.files[name].data)
-        except Unreadable as why:
-            result.not_graded[name] = str(why)
-            continue
-        mended = repair(nb, known)
-        result.notes[name] += [*reading, *mended.notes]
-        result.notebooks[name] = mended.notebook
+        if isinstance(copy.mended, Unreadable):
+            result.not_graded[name] = str(copy.mended)
+        elif copy.emptiness == 2 and elsewhere:
+            result.not_graded[name] = (
+                f"it is as it was released, and answers may be in what was not opened: {_few(elsewhere)}"
+            )
+        else:
+            result.notes[name] += copy.mended.notes
+            result.notebooks[name] = copy.mended.notebook
     return result
 
 
@@ -147,10 +149,6 @@ def _defines(cell: NotebookNode) -> bool:
 def _kind(cell: NotebookNode) -> CellKind:
     marks = cell.metadata["nbgrader"]
     return "answer" if marks.get("solution") else "test" if marks.get("grade") else "setup"
-
-
-def _is_graded(nb: NotebookNode) -> bool:
-    return any(cell.metadata.get("nbgrader", {}).get("grade") for cell in nb.cells)
 
 
 def _notebooks(folder: Path) -> dict[str, NotebookNode]:

@@ -24,7 +24,7 @@ class Record:
     """What is known of a student's grading.
 
     fingerprints: of each notebook as it was graded. notes, attempts: a phrase each, by notebook; general:
-    about the files. not_graded: why a notebook could not be read. seconds: how long a notebook took.
+    about the files. files: each of them, and what became of it. not_graded: why a notebook could not be read. seconds: how long a notebook took.
     environment: versions and machine of the last grading. by_hand: what humans had given when the
     feedback pages were written.
     """
@@ -34,6 +34,7 @@ class Record:
     attempts: dict[str, list[str]] = field(default_factory=dict)
     not_graded: dict[str, str] = field(default_factory=dict)
     general: list[str] = field(default_factory=list)
+    files: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
     by_hand: str = ""
@@ -64,7 +65,7 @@ class Records:
     def fingerprints(self, student: str) -> dict[str, str]:
         """Of each notebook, as it would be graded now."""
         found = submission_files(self._submitted / student / self._assignment)
-        # notebooks and zips first: other files, of which grading reads nothing, must not use up what is read
+        # what grading reads comes first: the other files must not use up what is hashed
         files = hash_of(sorted(found, key=matters, reverse=True))
         return {
             name: hashlib.sha256(f"{common} {files}".encode()).hexdigest()
