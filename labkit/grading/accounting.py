@@ -21,8 +21,8 @@ ENDS = {"graded": " was graded as {}", "beside": " was kept beside the notebooks
 class Fate:
     """What became of a file.
 
-    where: its place in the submission, `work.zip/01.ipynb`. notebooks: what it was graded as, or on whose page
-    it is named; none: it is named with the submission's files. why: behind its place, `is a .rar archive`.
+    where: its place in the submission, `work.zip/01.ipynb`. notebooks: what it was graded as, or with which
+    it is named; none: with the submission's files. why: what is said behind its place, `is a .rar archive`.
     may_hold: notebooks that nobody can say are missing while this file has not been looked into.
     """
 
@@ -68,8 +68,9 @@ class Account:
         return [str(fate) for fate in named if not (notebook and notebook in fate.may_hold)]
 
     def why_not_missing(self, notebook: str) -> list[str]:
-        """The files that may hold a notebook which is in none that was read."""
-        return [str(fate) for fate in self.fates if notebook in fate.may_hold]
+        """The files that may hold a notebook which is in none that was read, those called after it first."""
+        fates = [fate for fate in self.fates if notebook in fate.may_hold]
+        return [str(fate) for fate in sorted(fates, key=lambda fate: notebook not in fate.where)]
 
     def summary(self) -> list[str]:
         """Every file with its end, a line each: what a student's record keeps."""

@@ -44,7 +44,7 @@ class TooMany(Exception):  # noqa: N818 (it says what the archive is)
 class Member:
     """A file in an archive. written: when, as the archive says, the largest part first; empty if unknown.
 
-    refused: why it is not opened, behind its name; empty for a plain file. name: empty for the archive itself.
+    refused: why it is not opened; empty for a plain file. name: empty for the archive itself.
     """
 
     name: str
@@ -54,7 +54,7 @@ class Member:
 
 
 def packed_alone(data: bytes) -> Open | None:
-    """How to unpack a file that is packed by itself, such as `01.ipynb.gz` or a `.tar.gz`; None if it is not."""
+    """How to unpack a file that is packed by itself, as `01.ipynb.gz` and `.tar.gz`; None if it is not."""
     for magic, opener in _PACKED:
         if data.startswith(magic):
             return cast(Open, partial(opener, io.BytesIO(data)))

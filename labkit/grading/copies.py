@@ -120,7 +120,7 @@ def _put_in(nb: NotebookNode, lacking: Mapping[str, NotebookNode], other: Notebo
     ]
     places = {name: at for at, cell in enumerate(nb.cells) if (name := grade_id_of(cell)) in lacking}
     for name, at in places.items():
-        nb.cells[at] = nbformat.from_dict(lacking[name])
+        nb.cells[at] = nbformat.from_dict(lacking[str(name)])
     first = min(places.values())
     nb.cells[first:first] = own
 

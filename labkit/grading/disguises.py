@@ -17,7 +17,7 @@ def disguise(text: str) -> str:
     """
     start = text[:BEGINNING].lstrip()
     if _LFS.match(start):
-        return "it is a Git LFS pointer, which stands for the file: run `git lfs pull` and hand in the file itself"
+        return "it is a Git LFS pointer, not the notebook itself: run `git lfs pull` and hand it in again"
     if start.startswith("<") and _PAGE.search(start):
         return "it is a web page, such as one to sign in: download the notebook itself and hand in that file"
     if start.startswith("%PDF-"):

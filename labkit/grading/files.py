@@ -104,6 +104,13 @@ def open_plain(path: Path) -> IO[bytes]:
         raise
 
 
+def is_plain(path: Path) -> bool:
+    """Whether there is a plain file, and not something that leads elsewhere."""
+    with suppress(OSError):
+        return stat.S_ISREG(path.lstat().st_mode)
+    return False
+
+
 def in_steps(stream: IO[bytes], most: int) -> Iterator[bytes]:
     """A file's bytes, at most `most` of them.
 

@@ -63,7 +63,7 @@ def grade_class(
         if options.student not in students:
             raise LabError(
                 f"{options.student} has handed in nothing: "
-                f"there is no submitted/{options.student}/{assignment}"
+                f"there is no file in submitted/{options.student}/{assignment}"
             )
         students = [options.student]
     if not students:

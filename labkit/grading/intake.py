@@ -7,7 +7,7 @@ arrive in a new notebook, or as a script. What becomes of each file is written i
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -183,9 +183,7 @@ class _Sorting:
 
     def _account_for(self, used: Mapping[str, list[Copy]]) -> None:
         account = self._intake.account
-        unsure = frozenset(
-            name for name in self._graded if name not in used or used[name][0].emptiness == 2
-        )
+        unsure = frozenset(name for name in self._graded if name not in used or used[name][0].emptiness == 2)
         alone = not self._graded & used.keys()  # nothing else can be graded
         for paper in self._papers:
             where = paper.file.where
@@ -244,10 +242,9 @@ class _Sorting:
 
 @dataclass(frozen=True)
 class _Asked:
-    """What a notebook asks for: the marks of its cells, those of its answers, the functions with their stubs."""
+    """What a notebook asks for. functions: those that students write, with their stubs."""
 
     marks: frozenset[str]
-    answers: frozenset[str]
     functions: Mapping[str, str]
 
     @staticmethod
@@ -260,7 +257,7 @@ class _Asked:
             if cell.cell_type == "code"
             for one in defined_names(cell.source)
         }
-        return _Asked(frozenset(marked), frozenset(answers), functions)
+        return _Asked(frozenset(marked), functions)
 
     def shared(self, paper: _Paper) -> int:
         return len(self.marks & paper.marks) + len(self.functions.keys() & paper.defines.keys())

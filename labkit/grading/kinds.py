@@ -17,9 +17,9 @@ BEGINNING = 512  # bytes that are enough to tell; a tar names itself at byte 257
 TOLD_BY_NAME: dict[Kind, str] = {
     "document": "html htm xhtml mhtml mht webarchive url webloc desktop gdoc pdf doc docx odt rtf pages key "
     "ppt pptx odp ps djvu epub",
-    "data": "png jpg jpeg gif bmp svg webp tif tiff heic ico mp3 mp4 mov avi mkv wav ogg pt pth ckpt bin onnx "
-    "safetensors npy npz pkl pickle h5 hdf5 mat parquet arrow feather xls xlsx ods sqlite db jar whl pyc so "
-    "dll exe css js ts c h cpp hpp cu sh bat toml cfg ini yml yaml csv tsv lock map woff woff2 ttf",
+    "data": "png jpg jpeg gif bmp svg webp tif tiff heic ico mp3 mp4 mov avi mkv wav ogg pt pth ckpt bin "
+    "onnx safetensors npy npz pkl pickle h5 hdf5 mat parquet arrow feather xls xlsx ods sqlite db jar whl "
+    "pyc so dll exe css js ts c h cpp hpp cu sh bat toml cfg ini yml yaml csv tsv lock map woff woff2 ttf",
 }  # fmt: skip
 ARCHIVES = "zip tar tgz gz tbz tbz2 bz2 txz xz"
 CLOSED = "rar 7z zst tzst lz lz4 lzma z ace arj cab dmg iso sit sitx alz egg cpio xar pkg"
@@ -30,8 +30,8 @@ USUAL = re.compile(r"(?i)(readme|requirements|licen[cs]e|environment|timestamp|r
 _BY_SUFFIX: dict[str, Kind] = {
     suffix: kind
     for kind, suffixes in (
-        *TOLD_BY_NAME.items(), ("archive", ARCHIVES), ("closed", CLOSED), ("words", WORDS), ("script", SCRIPTS),
-        ("notebook", "ipynb"),
+        *TOLD_BY_NAME.items(), ("archive", ARCHIVES), ("closed", CLOSED), ("words", WORDS),
+        ("script", SCRIPTS), ("notebook", "ipynb"),
     )
     for suffix in suffixes.split()
 }  # fmt: skip

@@ -99,7 +99,7 @@ class Opening:
         self._account.name(where, why, self._notebooks)
 
     def _sorted(self, source: _Source) -> Iterator[File]:
-        """The file, or the files in it, if that is worth a look now; what is not told by its name comes later."""
+        """The file, or the files in it, if it is worth a look now; what no name tells comes later."""
         if is_told(source.where):
             yield File(source.where, by_name(source.where), written=source.written)
         elif by_name(source.where) in ("notebook", "archive"):
@@ -180,7 +180,7 @@ class Opening:
         yield from self._sorted(_Source(where, member.open, source.packed - 1, member.written))
 
     def _read(self, source: _Source, most: int | None = None, how: str = "") -> bytes | None:
-        """A file's bytes, or the first of them; None if that does not work. Raises _Enough as `_count` does."""
+        """A file's bytes, or the first `most`; None if they cannot be read. Raises _Enough, as `_count`."""
         parts: list[bytes] = []
         try:
             with source.open() as stream:

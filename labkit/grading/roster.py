@@ -29,7 +29,7 @@ WORK = ("notebook", "archive", "closed", "script", "document")
 
 @dataclass
 class Roster:
-    """students: who is graded. elsewhere: what is left out, a sentence each. empty: folders without a file."""
+    """students: who is graded. elsewhere: what is not, a sentence each. empty: folders without a file."""
 
     students: list[str] = field(default_factory=list)
     elsewhere: list[str] = field(default_factory=list)
@@ -61,7 +61,7 @@ def _look_into(student: Path, assignment: str, known: set[str], found: Roster) -
     folder, why = student / assignment, _why_not_a_name(student.name)
     if HIDDEN.fullmatch(student.name):
         if _is_there(folder):
-            found.elsewhere.append(_left_out(student, "it is a hidden folder; rename it if it is a student's"))
+            found.elsewhere.append(_left_out(student, "it is hidden: rename it if it is a student's"))
         return
     misplaced = [] if student.is_symlink() else list(_misplaced(student, assignment, known))
     found.elsewhere += misplaced
@@ -78,10 +78,10 @@ def _look_into(student: Path, assignment: str, known: set[str], found: Roster) -
 
 def _misplaced(student: Path, assignment: str, known: set[str]) -> Iterator[str]:
     """What is beside the assignment's folder, or in place of it."""
-    if _plain(student.name) == _plain(assignment) and not _is_there(student / assignment):
-        if any(path.is_dir() for path in student.glob("*")):
-            yield _left_out(student, f"a student's folder comes first: submitted/<student>/{assignment}")
-            return
+    is_swapped = _plain(student.name) == _plain(assignment) and not _is_there(student / assignment)
+    if is_swapped and any(path.is_dir() for path in student.glob("*")):
+        yield _left_out(student, f"a student's folder comes first: submitted/<student>/{assignment}")
+        return
     try:
         paths = sorted(student.iterdir(), key=lambda path: path.name)
     except OSError:  # then it is named where it is read

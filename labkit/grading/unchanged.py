@@ -24,9 +24,9 @@ class Record:
     """What is known of a student's grading.
 
     fingerprints: of each notebook as it was graded. notes, attempts: a phrase each, by notebook; general:
-    about the files. files: each of them, and what became of it. not_graded: why a notebook could not be read. seconds: how long a notebook took.
+    about the files. not_graded: why a notebook could not be read. seconds: how long a notebook took.
     environment: versions and machine of the last grading. by_hand: what humans had given when the
-    feedback pages were written.
+    feedback pages were written. files: each file that was handed in, and what became of it.
     """
 
     fingerprints: dict[str, str] = field(default_factory=dict)
@@ -34,10 +34,10 @@ class Record:
     attempts: dict[str, list[str]] = field(default_factory=dict)
     not_graded: dict[str, str] = field(default_factory=dict)
     general: list[str] = field(default_factory=list)
-    files: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
     by_hand: str = ""
+    files: list[str] = field(default_factory=list)
 
     def lines(self) -> list[str]:
         """Everything that the instructor should know, a line each."""
