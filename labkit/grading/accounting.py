@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from labkit.grading.files import printable
+from labkit.grading.outputs import few
 
+MOST_KEPT = 1000  # lines of a record
 End = Literal["graded", "beside", "named"]
 ENDS = {"graded": " was graded as {}", "beside": " was kept beside the notebooks", "named": ""}
 
@@ -73,5 +75,6 @@ class Account:
         return [str(fate) for fate in sorted(fates, key=lambda fate: notebook not in fate.where)]
 
     def summary(self) -> list[str]:
-        """Every file with its end, a line each: what a student's record keeps."""
-        return [f"{fate}{ENDS[fate.end].format(', '.join(fate.notebooks))}" for fate in self.fates]
+        """Every file with its end, a line each, for a student's record; of very many not the middle."""
+        lines = [f"{fate}{ENDS[fate.end].format(', '.join(fate.notebooks))}" for fate in self.fates]
+        return few(lines, MOST_KEPT)

@@ -32,6 +32,8 @@ _PACKED: tuple[tuple[bytes, Callable[[IO[bytes]], object]], ...] = (
     (b"\x1f\x8b", gzip.open), (b"BZh", bz2.open), (b"\xfd7zXZ\x00", lzma.open),
 )  # fmt: skip
 
+MOST_STREAMS = 10_000  # that are packed one behind the other; pbzip2 makes one of 900 kB
+
 Open = Callable[[], IO[bytes]]
 TWICE = "is in its archive more than once: the last one counts"
 
@@ -54,9 +56,14 @@ class Member:
 
 
 def packed_alone(data: bytes) -> Open | None:
-    """How to unpack a file that is packed by itself, as `01.ipynb.gz` and `.tar.gz`; None if it is not."""
+    """How to unpack a file that is packed by itself, as `01.ipynb.gz` and `.tar.gz`; None if it is not.
+
+    Raises TooMany.
+    """
     for magic, opener in _PACKED:
         if data.startswith(magic):
+            if data.count(magic) > MOST_STREAMS:  # each empty one costs time, and nothing else bounds them
+                raise TooMany
             return cast(Open, partial(opener, io.BytesIO(data)))
     return None
 

@@ -17,7 +17,7 @@ from nbformat import NotebookNode
 from labkit.grading.accounting import Account
 from labkit.grading.copies import Copy, choose, fill_in, is_answer, is_written, may_be_answered
 from labkit.grading.files import CHECKPOINTS, Found, printable
-from labkit.grading.kinds import by_name, is_told, is_usual
+from labkit.grading.kinds import by_name, is_told, is_usable, is_usual
 from labkit.grading.opening import OURS, File, Opening
 from labkit.grading.reading import Unreadable, read_notebook
 from labkit.grading.repair import defined_names, grade_id_of
@@ -38,15 +38,15 @@ WHAT = {
 
 @dataclass
 class Intake:
-    """What was found: the copy of each notebook that is graded, what became of every file, own modules.
+    """What was found: the copy of each notebook that is graded, and what became of every file.
 
-    modules: the text of each script that was handed in, by its place.
+    beside: what the notebooks' cells may import or read, by its place: modules, data, notebooks of helpers.
     """
 
     account: Account = field(default_factory=Account)
     chosen: dict[str, Copy] = field(default_factory=dict)
     notes: dict[str, list[str]] = field(default_factory=dict)
-    modules: dict[str, str] = field(default_factory=dict)
+    beside: dict[str, bytes] = field(default_factory=dict)
 
     @property
     def files(self) -> dict[str, File]:
@@ -66,7 +66,7 @@ def take_in(folder: Path, released: Mapping[str, NotebookNode]) -> Intake:
 
 def matters(file: Found) -> bool:
     """Whether what is in a file can change how a submission is graded."""
-    return not is_told(file.where) or file.where in OURS
+    return not is_told(file.where) or is_usable(file.where) or file.where in OURS
 
 
 @dataclass(eq=False)
@@ -218,6 +218,8 @@ class _Sorting:
             account.name(file.where, f"is none of the notebooks and was not graded: it defines {defines}")
         else:
             account.name(file.where, "is none of the notebooks", unsure)
+        if not paper.why and not paper.marks:  # it may be a notebook of helpers
+            self._intake.beside[file.where] = file.data
 
     def _settle_script(self, paper: _Paper, unsure: frozenset[str], alone: bool) -> None:
         """A module of the student's own is kept; a notebook's export, if that is all there is, is named."""
@@ -228,7 +230,7 @@ class _Sorting:
             self._intake.account.name(where, "is a Python script, not a notebook: ask for the .ipynb", holds)
         else:
             self._intake.account.keep(where)
-        self._intake.modules[where] = _text(paper.file)
+        self._intake.beside[where] = paper.file.data
 
     def _settle_other(self, file: File, unsure: frozenset[str], alone: bool) -> None:
         """A document, words, a picture, data: none of them can be graded, and some may hold answers."""
@@ -238,6 +240,8 @@ class _Sorting:
             account.name(file.where, WHAT.get(file.kind, WHAT["data"]), holds)
         else:
             account.keep(file.where)
+        if file.data and is_usable(file.where):
+            self._intake.beside[file.where] = file.data
 
 
 @dataclass(frozen=True)
@@ -286,7 +290,7 @@ def _text(file: File) -> str:
 def _plain(file: File) -> File:
     """A file that begins like a notebook and is none, as what its name says."""
     kind = by_name(file.where)
-    return replace(file, kind="data" if kind == "unknown" else kind, data=b"")
+    return replace(file, kind="data" if kind == "unknown" else kind)
 
 
 def _stem(where: str) -> str:

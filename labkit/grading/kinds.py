@@ -27,6 +27,8 @@ WORDS = "txt md markdown rst tex log out"
 SCRIPTS = "py ipy pyw"
 # the same in every hand-in of its kind: nobody answers in one of these
 USUAL = re.compile(r"(?i)(readme|requirements|licen[cs]e|environment|timestamp|receipt|changelog)\b.*")
+# what cells may import or read where it is beside their notebook
+USABLE = "py txt csv json yaml yml npy npz pt pth safetensors"
 _BY_SUFFIX: dict[str, Kind] = {
     suffix: kind
     for kind, suffixes in (
@@ -53,6 +55,11 @@ def by_name(where: str) -> Kind:
 def is_told(where: str) -> bool:
     """Whether the name alone tells what the file is, and nothing of it needs to be read."""
     return by_name(where) in TOLD_BY_NAME
+
+
+def is_usable(where: str) -> bool:
+    """Whether the cells of a notebook may import or read such a file."""
+    return PurePosixPath(where).suffix.lower().lstrip(".") in USABLE.split()
 
 
 def kind_of(where: str, start: bytes) -> Kind:

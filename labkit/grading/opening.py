@@ -26,10 +26,11 @@ from labkit.grading.files import (
     skipped,
     submission_files,
 )
-from labkit.grading.kinds import BEGINNING, Kind, by_name, is_told, kind_of, suffix_of
+from labkit.grading.kinds import BEGINNING, Kind, by_name, is_told, is_usable, kind_of, suffix_of
 
 MOST_FILES = 200  # of a submission, over its archives in archives, that are opened
 ARCHIVES_DEEP = 3
+MOST_SMALL = 8 * 2**20  # bytes of a file that cells may read; a larger one is only named
 LEFT_OUT = "left_out.txt"  # what `collect` did not take of a student's files, beside those it took
 OURS = (LEFT_OUT, "timestamp.txt")
 NOT_TAKEN = " was not collected: "  # between a file's name and the reason, in a line of LEFT_OUT
@@ -73,6 +74,7 @@ class Opening:
         self._account, self._notebooks = account, notebooks
         self._files, self._bytes, self._entries = MOST_FILES, MOST_TOTAL, MOST_ENTRIES
         self._later: list[_Source] = []
+        self._last: list[_Source] = []
 
     def files(self, folder: Path) -> Iterator[File]:
         """Every file below `folder` that can be read, also from archives, each in the order of the names."""
@@ -85,6 +87,8 @@ class Opening:
                     yield from self._sorted(_Source(found.where, partial(open_plain, found.path)))
             for source in self._later:  # what is in an archive that turns up here comes behind the others
                 yield from self._looked_into(source)
+            for source in self._last:
+                yield from self._small(source, by_name(source.where))
         except _Enough:
             much = f"more than {MOST_FILES} files or {MOST_TOTAL >> 20} MB: the rest was not opened"
             self._not_opened("", much)
@@ -100,7 +104,9 @@ class Opening:
 
     def _sorted(self, source: _Source) -> Iterator[File]:
         """The file, or the files in it, if it is worth a look now; what no name tells comes later."""
-        if is_told(source.where):
+        if is_told(source.where) and is_usable(source.where):
+            self._last.append(source)
+        elif is_told(source.where):
             yield File(source.where, by_name(source.where), written=source.written)
         elif by_name(source.where) in ("notebook", "archive"):
             self._count()
@@ -118,8 +124,17 @@ class Opening:
             yield from self._opened(source)
         elif kind == "closed":
             self._closed(source.where)
+        elif is_usable(source.where):
+            yield from self._small(source, kind)
         else:
-            yield File(source.where, kind, start, source.written)
+            yield File(source.where, kind, written=source.written)
+
+    def _small(self, source: _Source, kind: Kind) -> Iterator[File]:
+        """A file that may be used from where it is, with its bytes if those are not too many."""
+        if self._bytes <= MOST_SMALL:
+            yield File(source.where, kind, written=source.written)
+        elif (data := self._read(source, MOST_SMALL + 1)) is not None:
+            yield File(source.where, kind, data if len(data) <= MOST_SMALL else b"", source.written)
 
     def _opened(self, source: _Source) -> Iterator[File]:
         data = self._read(source)
@@ -147,7 +162,10 @@ class Opening:
         if not source.packed:
             self._not_opened(source.where, "is packed too deeply and was not opened")
             return
-        alone = packed_alone(data)
+        try:
+            alone = packed_alone(data)
+        except TooMany:
+            raise _Enough from None
         if alone is not None:
             unpacked = self._read(replace(source, open=alone), how="unpacked")
             if unpacked is None:

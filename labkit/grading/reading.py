@@ -19,7 +19,6 @@ from typing import Any
 import nbformat
 from nbformat import NotebookNode
 
-from labkit.grading.disguises import disguise
 from labkit.grading.outputs import safe_attachments, safe_outputs
 
 CELL_TYPES = ("code", "markdown", "raw")
@@ -95,8 +94,6 @@ def _json(text: str) -> Any:
     except RecursionError:
         raise Unreadable("its JSON is nested too deeply") from None
     except json.JSONDecodeError as error:
-        if instead := disguise(text):
-            raise Unreadable(instead) from None
         where = f"line {error.lineno}, column {error.colno}"
         if not text.lstrip().startswith(("{", "[")):
             raise Unreadable("it is no notebook: it does not begin as one") from None
