@@ -65,9 +65,9 @@ def as_zip(files: dict[str, bytes]) -> bytes:
     return buffer.getvalue()
 
 
-def as_tar(files: dict[str, bytes], kind: str) -> bytes:
+def as_tar(files: dict[str, bytes]) -> bytes:
     buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode=f"w:{kind}") as archive:
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
         for name, data in files.items():
             about = tarfile.TarInfo(name)
             about.size = len(data)
@@ -80,11 +80,11 @@ PACKED: dict[str, Callable[[dict[str, bytes]], bytes]] = {
     "work.ZIP": as_zip,
     "work.ipynb": as_zip,
     "download": as_zip,
-    "work.tar": lambda files: as_tar(files, ""),
-    "work.tar.gz": lambda files: as_tar(files, "gz"),
-    "work.tgz": lambda files: as_tar(files, "gz"),
-    "work.tar.bz2": lambda files: as_tar(files, "bz2"),
-    "work.tar.xz": lambda files: as_tar(files, "xz"),
+    "work.tar": as_tar,
+    "work.tar.gz": lambda files: gzip.compress(as_tar(files)),
+    "work.tgz": lambda files: gzip.compress(as_tar(files)),
+    "work.tar.bz2": lambda files: bz2.compress(as_tar(files)),
+    "work.tar.xz": lambda files: lzma.compress(as_tar(files)),
 }
 ALONE: dict[str, Callable[[bytes], bytes]] = {
     ".gz": gzip.compress,
