@@ -27,6 +27,7 @@ from labkit.grading.autograded import (
     write_timestamp,
 )
 from labkit.grading.feedback import write_feedback
+from labkit.grading.files import is_plain
 from labkit.grading.gradebook import GradebookWriter, NotebookGrades
 from labkit.grading.marks import Marks, Result
 from labkit.grading.submission import (
@@ -146,7 +147,8 @@ class ClassRun:
 
     def _put_away(self, student: str, waiting: _Waiting) -> None:
         submission, record, names = waiting.submission, waiting.record, waiting.names
-        timestamp = read_timestamp(self._course / "submitted" / student / self._assignment)
+        submitted = self._course / "submitted" / student / self._assignment
+        timestamp = read_timestamp(submitted)
         unreadable = {name: why for name, why in submission.not_graded.items() if name in names}
         missing = [name for name in submission.missing if name in names]
         mended = {name: submission.notebooks[name] for name in waiting.graded}
@@ -163,6 +165,9 @@ class ClassRun:
             self._remember(record, name, waiting)
         record.environment = self._environment
         record.general = submission.general + [f"missing {name}" for name in submission.missing]
+        if timestamp is None and is_plain(submitted / "timestamp.txt"):
+            record.general.append("timestamp.txt does not say a time: when it was handed in is not known")
+        record.files = submission.files
         self._write_pages(student, record)
 
     def _remember(self, record: Record, name: str, waiting: _Waiting) -> None:

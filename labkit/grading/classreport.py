@@ -23,6 +23,7 @@ from labkit.grading.feedback import style, templates
 from labkit.grading.likeness import Pair, suspicious_pairs
 from labkit.grading.outputs import few, safe_line
 from labkit.grading.repair import grade_id_of
+from labkit.grading.roster import roster
 from labkit.grading.unchanged import Record, Records
 from labkit.grading.verdicts import Verdict
 
@@ -90,7 +91,10 @@ def write_report(course: Path, assignment: str) -> Path:
     class_ = [
         handed_in(course, assignment, one.student, release, records.read(one.student)) for one in grades
     ]
-    html = render(assignment, grades, class_, likeness(class_, release))
+    there = roster(course, assignment)
+    known = {one.student for one in grades}
+    new = [f"{one} has handed in and is not graded yet." for one in there.students if one not in known]
+    html = render(assignment, grades, class_, likeness(class_, release), [*there.lines(), *new])
     path = course / "reports" / f"{assignment}.html"
     write_atomically(path, lambda part: part.write_text(html, encoding="utf-8"))
     return path
@@ -189,9 +193,13 @@ def histogram(grades: Sequence[Grades]) -> list[tuple[str, int]]:
 
 
 def render(
-    assignment: str, grades: Sequence[Grades], class_: Sequence[HandedIn], pairs: Sequence[Pair]
+    assignment: str,
+    grades: Sequence[Grades],
+    class_: Sequence[HandedIn],
+    pairs: Sequence[Pair],
+    elsewhere: Sequence[str] = (),
 ) -> str:
-    """The page."""
+    """The page. elsewhere: what was handed in and is in nobody's grades, a sentence each."""
     environment = templates().overlay(finalize=_safe)
     totals = [one.score for one in grades]
     return environment.get_template("class_report.html.j2").render(
@@ -208,6 +216,7 @@ def render(
         suspicious=[(one.student, few(one.attempts)) for one in class_ if one.attempts],
         mended=[(one.student, few(one.notes)) for one in class_ if one.notes],
         pairs=pairs,
+        elsewhere=elsewhere,
         **style("class_report.css"),
     )
 

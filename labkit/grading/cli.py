@@ -154,11 +154,15 @@ def release(
 
 
 def collect_command(
-    download: Annotated[Path, typer.Argument(help="A zip from Canvas, Moodle or Gradescope, or a folder.")],
+    download: Annotated[Path, typer.Argument(help="A learning platform's zip, or a folder.")],
     assignment: Assignment = "compression",
     course: Course = None,
 ) -> None:
-    """Sort what a learning platform lets you download into submitted/<student>/<assignment>."""
+    """Sort what a learning platform lets you download into submitted/<student>/<assignment>.
+
+    Known are Canvas, Moodle, Gradescope, Blackboard, Brightspace, ILIAS, OLAT and Google Classroom; anything
+    else is read as one folder, or one archive, for each student.
+    """
     from rich.console import Console
 
     from labkit.grading.collect import collect
@@ -174,6 +178,8 @@ def collect_command(
         console.print(f"{len(getattr(found, word)):5} {word}")
     where = shown(course / "submitted")
     print_line(console, f"read as {found.platform}; sorted into {where}/<student>/{assignment}")
+    if found.hint:
+        print_line(console, found.hint)
 
 
 def grade(

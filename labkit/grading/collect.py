@@ -1,52 +1,39 @@
 """What a learning platform lets an instructor download -> submitted/<student>/<assignment>/.
 
-Canvas packs all files into one zip, `doejane_LATE_1234_5678_name.ipynb`. Moodle has a folder or a name for
-each participant, `Jane Doe_1234_assignsubmission_file_`. Gradescope exports folders `submission_1234` and a
-list of who they belong to. Anything else is read as one folder, or one zip, for each student; a zip that
-`labkit submit` made may also come alone. Files are only sorted here; which notebook they are is found out
-when they are graded.
+Whose a file is, `platforms` tells by its place. Anything else is read as one folder, or one archive, for each
+student; a zip that `labkit submit` made may also come alone. Every file of a student is taken, whatever it
+is: what can be graded is found out when it is graded, and only then can the rest be named to its owner.
 """
 
 from __future__ import annotations
 
-import errno
-import os
 import re
-import shutil
 import unicodedata
 import zipfile
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
 from pathlib import Path, PurePosixPath
 
 from labkit.errors import LabError
+from labkit.grading.archives import UNPACKING_FAILS, Open, open_member, place_in
 from labkit.grading.files import (
     MOST_BYTES,
     MOST_TOTAL,
     Found,
-    Hashes,
     in_steps,
     open_plain,
     printable,
     reason,
-    remove,
     shared_levels,
     skipped,
     walk,
 )
-from labkit.grading.intake import LEFT_OUT, MOST_FILES, UNPACKING_FAILS, open_member
-from labkit.grading.platforms import (
-    DEEP,
-    GRADESCOPE_LIST,
-    Open,
-    Owned,
-    hidden_exports,
-    is_kind,
-    platform_of,
-)
+from labkit.grading.kinds import by_name
+from labkit.grading.opening import LEFT_OUT, MOST_FILES, NOT_TAKEN, OURS
+from labkit.grading.placing import expect_room, put, settle_all
+from labkit.grading.platforms import DEEP, Owned, hidden_exports, platform_of
 from labkit.grading.scratch import scratch_folder, sweep
 from labkit.notebooks import RECEIPT
 
@@ -57,52 +44,95 @@ NAME_BYTES, FOLDERS_DEEP = 120, 8  # of a file's place; systems take names of 25
 
 @dataclass
 class Collected:
-    """Students by what became of their files, and files that belong to nobody."""
+    """Students by what became of their files, and the files that were not taken, a line each.
+
+    hint: what may be wrong with the download as a whole.
+    """
 
     platform: str
     new: list[str] = field(default_factory=list)
     replaced: list[str] = field(default_factory=list)
     unchanged: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
+    hint: str = ""
 
 
 def collect(download: Path, course: Path, assignment: str) -> Collected:
     """Sort a zip or a folder into the course. A student's earlier files are replaced as a whole.
 
-    Raises LabError if there is no such file, if it is no zip, or if nothing in it can be a submission.
+    Of several attempts of one student the newest counts. Raises LabError if there is no such file, if it is
+    not a zip, or if nothing in it is a student's.
     """
     if not download.exists():
         raise LabError(f"there is no {download}: name the zip that the platform gave you, or a folder.")
+    if download.is_dir() and course.resolve().is_relative_to(download.resolve()):
+        raise LabError(f"{download} holds the course itself: name a folder with hand-ins and nothing else.")
     sweep()
-    unsettled = _settle_all(course, assignment)
+    unsettled = settle_all(course, assignment)
     refused: list[Found] = []
     files, twice = _by_place(_in_zip(download) if download.is_file() else _in_folder(download, refused))
     if RECEIPT in files and download.is_file():  # what `labkit submit` made: one student's, by its name
         files = {download.name: partial(open_plain, download.resolve())}
-    platform, owner_of = platform_of(files)
-    collected = Collected(platform, left_out=[*unsettled, *twice])
-    if platform == "folders":
+    read_as = platform_of(files)
+    collected = Collected(read_as.platform, left_out=[*unsettled, *twice])
+    if read_as.platform == "folders":
         hint = "looks like a Gradescope export: collect that folder by itself"
         collected.left_out += [f"{printable(folder)}: {hint}" for folder in sorted(hidden_exports(files))]
     with scratch_folder("collect") as scratch:
         sorting = _Sorting(scratch, collected.left_out)
-        for where in filter(is_kind, files):
-            sorting.take(where, owner_of(where), files[where])
+        newest = _Newest(owned for where in files for owned in read_as.owners(where))
+        # what can be graded first: nothing else must use up what is taken of one student
+        for where in sorted(files, key=_urgency):
+            if where != read_as.own:
+                sorting.take(where, read_as.owners(where), files[where], newest)
         for one in refused:
-            sorting.miss(one.where, owner_of(one.where), one.refused)
+            owners = read_as.owners(one.where)
+            for owned in owners:
+                sorting.miss(one.where, owned, one.refused)
+            if not owners:
+                collected.left_out.append(f"{printable(one.where)}: {one.refused}")
         sorting.tell_students()
         if not sorting.students:
             why = "".join(f"\n{line}" for line in collected.left_out[:MOST_SAID])
-            raise LabError(f"no notebook and no zip of a student was found in {download}.{why}")
+            raise LabError(f"no file of a student was found in {download}.{why}")
+        if read_as.platform == "folders" and len(sorting.students) == 1:
+            only = min(sorting.students)
+            collected.hint = (
+                f"all of it is {only}'s, as one student; if it is a class's, name the folder in it"
+            )
+        notebooks = [path.stem for path in (course / "source" / assignment).glob("*.ipynb")]
         for student in sorted(sorting.students):
             try:
-                state = _put(scratch / student, course / "submitted" / student / assignment)
+                state, lacking = put(
+                    scratch / student, course / "submitted" / student / assignment, notebooks
+                )
             except OSError as error:
-                _expect_room(error)
+                expect_room(error)
                 collected.left_out.append(f"{student}: cannot be put into its place ({reason(error)})")
             else:
                 getattr(collected, state).append(student)
+                collected.left_out += [f"{student}: {line}" for line in lacking]
     return collected
+
+
+class _Newest:
+    """Each student's newest attempt, and the newest upload of each of their files."""
+
+    def __init__(self, every: Iterable[Owned]) -> None:
+        self._attempts: dict[str, tuple[int, ...]] = {}
+        self._uploads: dict[tuple[str, str], str] = {}
+        for owned in every:
+            student, file = owned.source, (owned.source, owned.name)
+            self._attempts[student] = max(self._attempts.get(student, ()), owned.attempt)
+            self._uploads[file] = max(self._uploads.get(file, ""), owned.upload)
+
+    def why_older(self, owned: Owned) -> str:
+        """Why a file does not count; empty if it does."""
+        if owned.attempt < self._attempts[owned.source]:
+            return "it is in an earlier attempt, and the newest one counts"
+        if owned.upload < self._uploads[owned.source, owned.name]:
+            return "it was uploaded again later, and the newest one counts"
+        return ""
 
 
 class _Sorting:
@@ -115,11 +145,18 @@ class _Sorting:
         self._owners: dict[str, str] = {}  # a folder's name, in small letters -> whose it is
         self._missed: dict[str, list[str]] = {}
 
-    def take(self, where: str, owned: Owned | None, opening: Open) -> None:
-        """Put a file into its student's folder, or say why not."""
-        if owned is None:
+    def take(self, where: str, owners: list[Owned], opening: Open, newest: _Newest) -> None:
+        """Put a file into its student's folder, or into those of a group, or say why not."""
+        if not owners:
             self._left_out.append(f"{printable(where)}: nobody's")
-            return
+        for owned in owners:
+            older = newest.why_older(owned)
+            if older:
+                self.miss(where, owned, older)
+            else:
+                self._take(where, owned, opening)
+
+    def _take(self, where: str, owned: Owned, opening: Open) -> None:
         student = _safe(owned.student)
         # for Windows and macOS, Ada's folder and ada's are one
         owner = self._owners.setdefault(student.casefold(), owned.source)
@@ -135,12 +172,12 @@ class _Sorting:
         if why:
             self.miss(where, owned, why)
 
-    def miss(self, where: str, owned: Owned | None, why: str) -> None:
+    def miss(self, where: str, owned: Owned, why: str) -> None:
         """Tell the instructor of a file that was not taken and, beside those that were, the student."""
         self._left_out.append(f"{printable(where)}: {why}")
-        student = _safe(owned.student) if owned is not None else ""
-        if owned is not None and self._owners.get(student.casefold(), owned.source) == owned.source:
-            missed = f"{printable(owned.name)} was not collected: {why}"
+        student = _safe(owned.student)
+        if self._owners.get(student.casefold(), owned.source) == owned.source:
+            missed = f"{printable(owned.name)}{NOT_TAKEN}{why}"
             self._missed.setdefault(student, []).append(missed)
 
     def tell_students(self) -> None:
@@ -150,7 +187,7 @@ class _Sorting:
             try:
                 (self._folder / student / LEFT_OUT).write_text(text, encoding="utf-8")
             except OSError as error:
-                _expect_room(error)
+                expect_room(error)
                 self._left_out.append(f"{student}: {LEFT_OUT} cannot be written ({reason(error)})")
 
     def _copy(self, student: str, places: _Places, parts: list[str], opening: Open) -> str:
@@ -170,7 +207,7 @@ class _Sorting:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
         except OSError as error:
-            _expect_room(error)
+            expect_room(error)
             return f"cannot be written ({reason(error)})"
         self.students.add(student)
         return ""
@@ -185,8 +222,8 @@ class _Places:
 
     files: int = 0
     bytes: int = field(default_factory=lambda: MOST_TOTAL)
-    # `collect` itself may write LEFT_OUT, and a student may have a folder of that name
-    taken: dict[str, bool] = field(default_factory=lambda: {LEFT_OUT: False})
+    # what a student calls so is neither our list of what was left out nor the time of the hand-in
+    taken: dict[str, bool] = field(default_factory=lambda: dict.fromkeys(OURS, False))
 
     def place(self, parts: list[str]) -> Path:
         """Where a file can lie: of names that have become the same, the later ones get a number."""
@@ -207,13 +244,13 @@ class _Places:
 
 
 def _by_place(found: Iterator[tuple[str, Open]]) -> tuple[dict[str, Open], list[str]]:
-    """The files by where they lie, and a line for each whose place was taken."""
+    """The files by where they are, and a line for each that another one has replaced, as unpacking would."""
     files: dict[str, Open] = {}
     twice = []
     for where, opening in found:
         if where in files:
-            twice.append(f"{printable(where)}: is there twice, and the first one counts")
-        files.setdefault(where, opening)
+            twice.append(f"{printable(where)}: is there twice, and the last one counts")
+        files[where] = opening
     return files, twice
 
 
@@ -221,10 +258,14 @@ def _in_zip(path: Path) -> Iterator[tuple[str, Open]]:
     try:
         archive = zipfile.ZipFile(path)
     except UNPACKING_FAILS as error:
-        raise LabError(f"{path} is no zip that can be opened ({reason(error)}).") from None
+        raise LabError(
+            f"{path} is not a zip that can be opened ({reason(error)}): download it again, or unpack it "
+            "and name the folder."
+        ) from None
     for member in archive.infolist():
-        if not member.is_dir() and _matters(member.filename):
-            yield member.filename.replace("\\", "/"), partial(open_member, archive, member)
+        where = place_in(member.filename)
+        if not member.is_dir() and not skipped(where):
+            yield where, partial(open_member, archive, member)
 
 
 def _in_folder(folder: Path, refused: list[Found]) -> Iterator[tuple[str, Open]]:
@@ -232,12 +273,12 @@ def _in_folder(folder: Path, refused: list[Found]) -> Iterator[tuple[str, Open]]
     for file in walk(folder, shared=shared_levels(folder, DEEP)):
         if file.refused:
             refused.append(file)
-        elif _matters(file.where):
+        elif not skipped(file.where):
             yield file.where, partial(open_plain, file.path)
 
 
-def _matters(where: str) -> bool:
-    return (is_kind(where) or where.endswith((GRADESCOPE_LIST, RECEIPT))) and not skipped(where)
+def _urgency(where: str) -> int:
+    return {"notebook": 0, "archive": 0, "data": 2}.get(by_name(where), 1)
 
 
 def _safe(name: str) -> str:
@@ -260,81 +301,3 @@ def _cut(name: str, suffix: str = "") -> str:
     """At most NAME_BYTES: the beginning, and the suffix. In bytes, because that is what systems count."""
     head = name.removesuffix(suffix).encode()[: NAME_BYTES - len(suffix.encode())]
     return head.decode(errors="ignore") + suffix
-
-
-def _expect_room(error: OSError) -> None:
-    """Raise LabError if the disk is full: that is no file's own fault, and nothing is to be lost by it."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        raise LabError(f"there is no room left to write to ({reason(error)}).") from None
-
-
-def _contents(folder: Path) -> dict[str, str]:
-    """What was handed in, and what of it was left out, as hashes; not what others have put beside it."""
-    hashes = Hashes()
-    return {
-        file.where: hashes.of(file)
-        for file in walk(folder)
-        if file.refused or is_kind(file.where) or file.path.name == LEFT_OUT
-    }
-
-
-def _put(new: Path, target: Path) -> str:
-    """Move a student's files into place, whole or not at all; `new`, `replaced` or `unchanged`.
-
-    Whenever this is interrupted, the old files or the new ones are there: see `_settle`.
-    """
-    if target.parent.is_symlink():  # it may lead to another student's files
-        raise OSError(errno.ELOOP, f"{target.parent.name} is a link", str(target.parent))
-    there = os.path.lexists(target)
-    if there and not target.is_symlink() and _contents(new) == _contents(target):
-        return "unchanged"
-    old, fresh = _beside(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        _copy_tree(new, fresh)
-        if there:
-            target.rename(old)
-        fresh.rename(target)
-    finally:
-        _settle(target)
-    return "replaced" if there else "new"
-
-
-def _beside(target: Path) -> tuple[Path, Path]:
-    """Where a student's old and new files lie while they change places."""
-    return target.with_name(f".{target.name}.old"), target.with_name(f".{target.name}.new")
-
-
-def _settle(target: Path) -> None:
-    """Put the old files back if a run ended between its two renames, and clear away what it left."""
-    old, fresh = _beside(target)
-    if target.parent.is_symlink():
-        return
-    if os.path.lexists(old) and not os.path.lexists(target):
-        old.rename(target)
-    for rest in (old, fresh):
-        with suppress(OSError):
-            remove(rest)
-
-
-def _settle_all(course: Path, assignment: str) -> list[str]:
-    """After a run that was killed, also for students who are not in this download; says what fails."""
-    failed = []
-    for folder in sorted((course / "submitted").glob("*")):
-        try:
-            _settle(folder / assignment)
-        except OSError as error:
-            _expect_room(error)
-            failed.append(f"{printable(folder.name)}: the earlier files cannot be put back ({reason(error)})")
-    return failed
-
-
-def _copy_tree(source: Path, target: Path) -> None:
-    """Copy a folder. The errors that shutil.copytree gathers have no number: it hides a full disk."""
-    target.mkdir()
-    for path in sorted(source.rglob("*")):  # a folder comes before what is in it
-        place = target / path.relative_to(source)
-        if path.is_dir():
-            place.mkdir()
-        else:
-            shutil.copyfile(path, place)

@@ -24,7 +24,8 @@ MOST_TOTAL = 256 * 2**20  # of a submission, over all its files and zips in zips
 MOST_ENTRIES = 100_000  # files and folders of a submission, and what its zips list
 MOST_DEEP = 50  # folders in folders
 MOST_NAMED = 100  # things of a submission that are not opened; of more, the number
-SKIPPED = {"__MACOSX", ".ipynb_checkpoints"}
+LEAVINGS = {"__MACOSX", "__pycache__", ".git", ".DS_Store", "Thumbs.db", "desktop.ini"}
+CHECKPOINTS = ".ipynb_checkpoints"  # where Jupyter keeps what was saved last, beside the notebook
 # what stands at a name may have changed since it was looked at: neither follow a link nor wait for a pipe
 _PLAINLY = os.O_RDONLY
 for _flag in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY"):
@@ -103,6 +104,13 @@ def open_plain(path: Path) -> IO[bytes]:
         raise
 
 
+def is_plain(path: Path) -> bool:
+    """Whether there is a plain file, and not something that leads elsewhere."""
+    with suppress(OSError):
+        return stat.S_ISREG(path.lstat().st_mode)
+    return False
+
+
 def in_steps(stream: IO[bytes], most: int) -> Iterator[bytes]:
     """A file's bytes, at most `most` of them.
 
@@ -167,9 +175,9 @@ def remove(path: Path) -> None:
 
 
 def skipped(where: str) -> bool:
-    """Whether a file is what a system or an editor leaves beside a student's work."""
+    """Whether a file is what a system leaves beside a student's work: nobody handed it in."""
     path = PurePosixPath(where)
-    return bool(SKIPPED & set(path.parts)) or path.name.startswith("._")
+    return bool(LEAVINGS & set(path.parts)) or path.name.startswith("._")
 
 
 def printable(text: str, most: int = 300) -> str:

@@ -7,8 +7,6 @@ This process alone writes them; whatever goes wrong with one student is a note o
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -20,17 +18,12 @@ from labkit.grading.class_run import ClassRun, Say
 from labkit.grading.database import check_reachable, explained
 from labkit.grading.engine import Engine
 from labkit.grading.exports import write_exports
-from labkit.grading.files import Found, printable, submission_files
 from labkit.grading.gradebook import GradebookWriter
-from labkit.grading.intake import handed_in, matters
 from labkit.grading.marks import Result
-from labkit.grading.outputs import safe_line, safe_text
 from labkit.grading.release import build
+from labkit.grading.roster import roster
 from labkit.grading.scratch import scratch_folder, sweep
 from labkit.grading.submission import Assignment
-
-LONGEST_NAME = 200  # bytes of a student's; files are called after it, and systems take names of 255 bytes
-ACTS = re.compile(r"[<>\"\\]")
 
 
 @dataclass(frozen=True)
@@ -67,7 +60,7 @@ def grade_class(
         if options.student not in students:
             raise LabError(
                 f"{options.student} has handed in nothing: "
-                f"there is no submitted/{options.student}/{assignment}"
+                f"there is no file in submitted/{options.student}/{assignment}"
             )
         students = [options.student]
     if not students:
@@ -102,53 +95,11 @@ def grade_class(
 
 
 def submissions(course: Path, assignment: str, say: Say = lambda line: None) -> list[str]:
-    """The students who have handed in at least one file that could be a notebook, or a zip.
-
-    say: hears of folders that are left out, because their name can be neither stored nor shown.
-    """
-    names = []
-    for path in sorted((course / "submitted").glob("*"), key=lambda path: path.name):
-        why = _why_not_a_name(path.name)
-        # whether something is there may be asked through a link; it is opened without
-        if not os.path.isdir(path):
-            if not os.path.isfile(path) or path.is_symlink() or matters(Found(path.parent, path.name)):
-                say(_left_out(path, f"put it into submitted/<student>/{assignment}"))
-        elif not _is_there(path / assignment):
-            continue
-        elif handed_in(path / assignment):
-            if why:
-                say(_left_out(path, f"rename this folder, {why}"))
-            else:
-                names.append(path.name)
-        elif any(submission_files(path / assignment)):
-            say(_left_out(path, "there is no notebook and no zip in it"))
-    return names
-
-
-def _left_out(path: Path, why: str) -> str:
-    return f"submitted/{printable(ascii(path.name)[1:-1])} was left out: {why}."
-
-
-def _is_there(path: Path) -> bool:
-    try:
-        path.lstat()
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    except OSError:  # then it is named as one that cannot be read
-        return True
-    return True
-
-
-def _why_not_a_name(student: str) -> str:
-    """Why a folder's name cannot be a student's in the gradebook and the pages; empty if it can."""
-    if student != safe_text(student):  # such as Latin-1 from an old zip
-        return "its name is no UTF-8"
-    if len(student.encode()) > LONGEST_NAME:
-        return f"its name is longer than {LONGEST_NAME} bytes"
-    if ACTS.search(student) or student != safe_line(student):
-        # formgrader writes it into its pages and their scripts as it is
-        return "its name could act in a page"
-    return ""
+    """The students who have handed in at least one file. say: hears of what is left out, and why."""
+    found = roster(course, assignment)
+    for line in found.lines():
+        say(line)
+    return found.students
 
 
 @contextmanager

@@ -1,270 +1,301 @@
-"""Which of the files that a student handed in is which notebook, wherever it lies and whatever it is called.
+"""Which of the files that a student handed in is which notebook, wherever it is and whatever it is called.
 
-Learning platforms and students rename files, put them into folders, and zip folders that hold zips. What
-cannot be opened is told, so that a human looks for the notebooks that may be in it.
+Learning platforms and students rename files, put them into folders, and zip folders that hold zips; answers
+arrive in a new notebook, or as a script. What becomes of each file is written into one account.
 """
 
 from __future__ import annotations
 
-import io
-import lzma
 import re
-import struct
-import zipfile
-import zlib
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from functools import partial
-from pathlib import Path
-from typing import IO
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path, PurePosixPath
 
 from nbformat import NotebookNode
 
-from labkit.grading.files import (
-    MOST_BYTES,
-    MOST_ENTRIES,
-    MOST_TOTAL,
-    Found,
-    beginning,
-    in_steps,
-    open_plain,
-    printable,
-    reason,
-    skipped,
-    submission_files,
-)
+from labkit.grading.accounting import Account
+from labkit.grading.copies import Copy, choose, fill_in, is_answer, is_written, may_be_answered
+from labkit.grading.files import CHECKPOINTS, Found, printable
+from labkit.grading.kinds import by_name, is_told, is_usable, is_usual
+from labkit.grading.opening import OURS, File, Opening
 from labkit.grading.reading import Unreadable, read_notebook
-from labkit.grading.repair import defined_names, grade_id_of, repair
+from labkit.grading.repair import defined_names, grade_id_of
 from labkit.notebooks import called
 
-MOST_FILES = 200  # of a submission, over its zips in zips, that are opened
-MOST_COPIES = 20  # of a notebook, that are looked into
-ZIPS_DEEP = 3
-LEFT_OUT = "left_out.txt"  # what `collect` did not take of a student's files, beside those it took
-USABLE = (".py", ".txt", ".csv", ".json", ".yaml", ".yml", ".npy", ".npz", ".pt", ".pth", ".safetensors")
-PACKINGS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
-# damaged, encrypted, packed in a way that Python does not know; sizes and places that are no numbers of bytes
-UNPACKING_FAILS = (
-    zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, RuntimeError, NotImplementedError, OSError,
-    EOFError, ValueError, LookupError, OverflowError, MemoryError,
-)  # fmt: skip
-
-
-@dataclass(frozen=True)
-class File:
-    """A file of a submission: where it lies (`work.zip/01.ipynb`), and its bytes."""
-
-    where: str
-    data: bytes
+# how sure it is which notebook a file is: by its exact name, a changed name, its content; by an answer in it
+EXACT, RENAMED, BY_CONTENT, BY_ANSWER, AUTOSAVED = range(5)
+MOST_MODULE = 2**20  # bytes of a script that is read
+A_NOTEBOOK = re.compile(rb'"(cells|nbformat)"\s*:')
+# an archive with the notebooks in it, such as `labkit submit` makes, needs no mending
+IN_PLACE = re.compile(r"([^/]+\.(zip|tar|tgz|tar\.\w+)/)?")
+WHAT = {
+    "document": "is a document, not a notebook: ask for the .ipynb",
+    "words": "is a text, not a notebook, and was not graded",
+    "data": "is not a notebook, and was not graded",
+}
 
 
 @dataclass
 class Intake:
-    """The file for each notebook, and what to say about the files: by notebook, and in general.
+    """What was found: the copy of each notebook that is graded, and what became of every file.
 
-    unopened: the phrases of `general` that say what could not be opened, and why. A notebook may be in it.
-    beside: what the cells of the notebooks may use, by its place: modules, data, notebooks of helpers.
+    beside: what the notebooks' cells may import or read, by its place: modules, data, notebooks of helpers.
     """
 
-    files: dict[str, File] = field(default_factory=dict)
+    account: Account = field(default_factory=Account)
+    chosen: dict[str, Copy] = field(default_factory=dict)
     notes: dict[str, list[str]] = field(default_factory=dict)
-    general: list[str] = field(default_factory=list)
-    unopened: list[str] = field(default_factory=list)
     beside: dict[str, bytes] = field(default_factory=dict)
 
-    def not_opened(self, what: str) -> None:
-        self.general.append(what)
-        self.unopened.append(what)
+    @property
+    def files(self) -> dict[str, File]:
+        """The file of each notebook."""
+        return {name: copy.file for name, copy in self.chosen.items()}
+
+    @property
+    def general(self) -> list[str]:
+        """What is to be said about files that are no one notebook's."""
+        return self.account.lines()
 
 
 def take_in(folder: Path, released: Mapping[str, NotebookNode]) -> Intake:
     """Find the notebooks of `released` among everything under `folder`."""
-    intake = Intake()
-    candidates: dict[str, list[tuple[int, File]]] = {}
-    for file in _Opening(intake).files(folder):
-        if not file.where.lower().endswith(".ipynb"):
-            intake.beside[file.where] = file.data
-            continue
-        try:
-            name, how = _which(file, released)
-        except Unreadable as why:
-            if not file.data.strip():  # no notebook can be in it
-                intake.general.append(f"{printable(file.where)} is empty")
-                continue
-            intake.not_opened(f"{printable(file.where)} cannot be read ({printable(str(why))})")
-            continue
-        if name is None:
-            intake.general.append(f"{printable(file.where)} is none of the notebooks")
-            intake.beside[file.where] = file.data
-        else:
-            candidates.setdefault(name, []).append((how, file))
-    for name, found in candidates.items():
-        # the exact name first, then the least packed, then the alphabet: the same choice each time
-        found.sort(key=lambda one: (one[0], one[1].where.count("/"), one[1].where))
-        copies = [file for _, file in found]
-        chosen = copies[0]
-        if len(copies) > 1:
-            # a browser puts `01 (1).ipynb` beside the untouched `01.ipynb`; of equals `min` takes the first
-            chosen = min(copies[:MOST_COPIES], key=lambda file: _emptiness(file.data, released[name]))
-        intake.files[name] = chosen
-        # not by its name a copy: it may be a notebook of helpers
-        intake.beside |= {file.where: file.data for how, file in found if how == 2 and file is not chosen}
-        notes = intake.notes.setdefault(name, [])
-        # a zip with the notebooks in it, such as `labkit submit` makes, needs no mending
-        if re.fullmatch(rf"([^/]+\.zip/)?{re.escape(name)}\.ipynb", chosen.where) is None:
-            notes.append(f"was handed in as {printable(chosen.where)}")
-        notes += [
-            f"{printable(file.where)} is another copy and was not graded"
-            for file in copies
-            if file is not chosen
-        ]
-    return intake
-
-
-def handed_in(folder: Path) -> bool:
-    """Whether anything below `folder` could be a notebook, or could hold one."""
-    return any(file.refused or _wanted(file.where) for file in submission_files(folder))
+    return _Sorting(released).result(folder)
 
 
 def matters(file: Found) -> bool:
     """Whether what is in a file can change how a submission is graded."""
-    return _wanted(file.where) or _usable(file.where) or file.where in (LEFT_OUT, "timestamp.txt")
+    return not is_told(file.where) or is_usable(file.where) or file.where in OURS
 
 
-def open_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> IO[bytes]:
-    """A file in a zip. It, and reading from it, raises UNPACKING_FAILS."""
-    if member.compress_type not in PACKINGS:  # what a newer Python may know fails with errors of its own
-        raise NotImplementedError("it is packed in a way that is not known here")
-    return archive.open(member)
+@dataclass(eq=False)
+class _Paper:
+    """A notebook or a script: what is asked of it before one knows which notebook it is, if any."""
 
+    file: File
 
-class _Enough(Exception):  # noqa: N818 (it is no error)
-    """The submission has cost what it may."""
-
-
-class _Opening:
-    """Opens a submission's files, and its zips, until that has cost what one submission may cost.
-
-    What counts is what was opened and read, not what came of it: an 80 KB zip can hold 400 zips of 64 MB.
-    """
-
-    def __init__(self, intake: Intake) -> None:
-        self._not_opened = intake.not_opened
-        self._files, self._bytes, self._entries = MOST_FILES, MOST_TOTAL, MOST_ENTRIES
-
-    def files(self, folder: Path) -> Iterator[File]:
-        """Every notebook below `folder`, also from zips, in the order of their names."""
-        for line in beginning(folder, LEFT_OUT, 2**16).splitlines():
-            self._not_opened(printable(line))
+    @cached_property
+    def _seen(self) -> tuple[frozenset[str], dict[str, str], str]:
+        if self.file.kind == "script":
+            return frozenset(), _defines([_text(self.file)]), ""
         try:
-            for file in submission_files(folder):
-                if file.refused:
-                    self._not_opened(str(file))
-                elif _wanted(file.where) or _usable(file.where):
-                    yield from self._opened(file.where, partial(open_plain, file.path), ZIPS_DEEP)
-        except _Enough:
-            self._not_opened(
-                f"more than {MOST_FILES} files or {MOST_TOTAL >> 20} MB: the rest was not opened"
-            )
+            nb, _ = read_notebook(self.file.data)
+        except Unreadable as why:
+            return frozenset(), {}, str(why)
+        marks = frozenset(name for cell in nb.cells if (name := grade_id_of(cell)) is not None)
+        return marks, _defines([cell.source for cell in nb.cells if cell.cell_type == "code"]), ""
 
-    def _opened(self, where: str, opening: Callable[[], IO[bytes]], deep: int) -> Iterator[File]:
-        """The notebooks in a zip, and in the zips in it; a notebook is itself."""
-        data = self._read(where, opening)
-        if data is None:
-            return
-        if not where.lower().endswith(".zip"):
-            yield File(where, data)
-            return
-        if not deep:
-            self._not_opened(f"{printable(where)} is packed too deeply and was not opened")
-            return
-        # zipfile makes an object of each entry before one can look at the first: a million in 64 MB
-        self._entries -= data.count(b"PK\x01\x02")
-        if self._entries < 0:
-            raise _Enough
-        try:
-            archive = zipfile.ZipFile(io.BytesIO(data))
-        except UNPACKING_FAILS as error:
-            self._not_opened(f"{printable(where)} cannot be unpacked ({reason(error)})")
-            return
-        for member in archive.infolist():
-            if _wanted(member.filename) or _usable(member.filename):
-                opening = partial(open_member, archive, member)
-                yield from self._opened(f"{where}/{member.filename}", opening, deep - 1)
+    @property
+    def marks(self) -> frozenset[str]:
+        return self._seen[0]
 
-    def _read(self, where: str, opening: Callable[[], IO[bytes]]) -> bytes | None:
-        """A file's bytes; None if that does not work. Raises _Enough when nothing more may be read."""
-        self._files -= 1
-        if self._files < 0:
-            raise _Enough
-        parts: list[bytes] = []
-        try:
-            with opening() as stream:
-                for part in in_steps(stream, MOST_BYTES + 1):
-                    self._bytes -= len(part)
-                    if self._bytes < 0:
-                        raise _Enough
-                    parts.append(part)
-        except UNPACKING_FAILS as error:  # one that is damaged costs only itself
-            how = "unpacked" if ".zip/" in where.lower() else "read"
-            self._not_opened(f"{printable(where)} cannot be {how} ({reason(error)})")
-            return None
-        if sum(map(len, parts)) > MOST_BYTES:
-            self._not_opened(f"{printable(where)} is larger than {MOST_BYTES >> 20} MB and was not opened")
-            return None
-        return b"".join(parts)
+    @property
+    def defines(self) -> dict[str, str]:
+        """Each function and class, and the cell that defines it."""
+        return self._seen[1]
+
+    @property
+    def why(self) -> str:
+        """Why it cannot be read as a notebook; empty if it can."""
+        return self._seen[2]
 
 
-def _wanted(where: str) -> bool:
-    return where.lower().endswith((".ipynb", ".zip")) and not skipped(where)
+class _Sorting:
+    def __init__(self, released: Mapping[str, NotebookNode]) -> None:
+        self._released = released
+        self._asked = {name: _Asked.of(nb) for name, nb in released.items()}
+        self._graded = frozenset(name for name, nb in released.items() if is_graded(nb))
+        self._copies: dict[str, list[Copy]] = {}
+        self._papers: list[_Paper] = []
+        self._others: list[File] = []
+        self._intake = Intake()
+
+    def result(self, folder: Path) -> Intake:
+        for file in Opening(self._intake.account, self._graded).files(folder):
+            self._sort(file)
+        for name in sorted(self._graded):
+            if not may_be_answered(self._copies.get(name, [])):
+                self._look_for_answers(name)
+        used = {name: self._chosen(name, copies) for name, copies in self._copies.items()}
+        self._account_for(used)
+        for name, notes in self._intake.notes.items():
+            notes += self._intake.account.lines(name)
+        return self._intake
+
+    def _sort(self, file: File) -> None:
+        paper, is_named = _Paper(file), by_name(file.where) == "notebook"
+        if file.kind != "script":
+            name = self._called(file.where)
+            if file.kind != "notebook":
+                self._others.append(file)
+                return
+            if not is_named and paper.why and not A_NOTEBOOK.search(file.data):
+                self._others.append(_plain(file))  # JSON, or a text that begins with a bracket
+                return
+            if name is not None and (is_named or not paper.why):
+                self._add(name, file, _how(name, file.where))
+            elif name is None and not paper.why:
+                for name in self._by_content(paper):
+                    self._add(name, file, BY_CONTENT)
+        self._papers.append(paper)
+
+    def _add(self, name: str, file: File, how: int) -> None:
+        self._copies.setdefault(name, []).append(Copy(file, self._released[name], how))
+
+    def _called(self, where: str) -> str | None:
+        return called(_stem(where), self._released)
+
+    def _by_content(self, paper: _Paper) -> list[str]:
+        """The notebook whose cells, or whose answers' functions, the file shares most; none if unclear."""
+        scores = {name: asked.shared(paper) for name, asked in self._asked.items()}
+        best = max(scores.values(), default=0)
+        winners = [name for name, score in scores.items() if score == best and best]
+        return winners if len(winners) == 1 else []
+
+    def _look_for_answers(self, name: str) -> None:
+        """Add the files that hold a notebook's answers, though they are no copies of it."""
+        taken = {copy.file for copy in self._copies.get(name, [])}
+        for paper in self._papers:
+            if paper.file.kind == "notebook" and paper.file not in taken and self._answered_in(paper, name):
+                self._add(name, paper.file, BY_ANSWER)
+
+    def _answered_in(self, paper: _Paper, name: str) -> bool:
+        """Whether a file defines a function that this notebook asks for, and no other one."""
+        others = {one for other, asked in self._asked.items() if other != name for one in asked.functions}
+        return any(
+            is_written(paper.defines[one], stub)
+            for one, stub in self._asked[name].functions.items()
+            if one in paper.defines and one not in others
+        )
+
+    def _chosen(self, name: str, copies: list[Copy]) -> list[Copy]:
+        """The copies of a notebook that are graded: the chosen one, and those that have what it lacks."""
+        chosen, others = choose(copies)
+        used = fill_in(chosen, others)
+        self._intake.chosen[name] = chosen
+        notes = self._intake.notes.setdefault(name, [])
+        where = chosen.file.where
+        if IN_PLACE.fullmatch(where.removesuffix(f"{name}.ipynb")) is None:
+            autosaved = ", which Jupyter saved by itself" if chosen.how == AUTOSAVED else ""
+            notes.append(f"was handed in as {printable(where)}{autosaved}")
+        return [chosen, *used]
+
+    def _account_for(self, used: Mapping[str, list[Copy]]) -> None:
+        account = self._intake.account
+        unsure = frozenset(name for name in self._graded if name not in used or used[name][0].emptiness == 2)
+        alone = not self._graded & used.keys()  # nothing else can be graded
+        for paper in self._papers:
+            where = paper.file.where
+            names = [name for name, copies in used.items() if any(one.file is paper.file for one in copies)]
+            if names and paper.why:
+                account.name(where, f"cannot be read ({printable(paper.why)})", names, names[0])
+            elif self._graded.intersection(names):
+                account.grade(where, names)
+            elif names:  # a notebook in which nothing is graded
+                account.keep(where)
+            elif paper.file.kind == "script":
+                self._settle_script(paper, unsure, alone)
+            else:
+                self._settle_notebook(paper, unsure)
+        for file in self._others:
+            self._settle_other(file, unsure, alone)
+
+    def _settle_notebook(self, paper: _Paper, unsure: frozenset[str]) -> None:
+        """A notebook of which nothing was graded."""
+        file, account = paper.file, self._intake.account
+        of = next((name for name, copies in self._copies.items() if file in [one.file for one in copies]), "")
+        if of and _how(of, file.where) == AUTOSAVED:
+            account.keep(file.where)
+        elif of and (self._called(file.where) == of or paper.marks & self._asked[of].marks):
+            account.name(file.where, "is another copy and was not graded", notebook=of)
+        elif not file.data.strip():  # no notebook can be in it
+            account.name(file.where, "is empty")
+        elif paper.why:
+            account.name(file.where, f"cannot be read ({printable(paper.why)})", self._graded)
+        elif of:
+            defines = ", ".join(sorted(self._asked[of].functions.keys() & paper.defines.keys()))
+            account.name(file.where, f"is none of the notebooks and was not graded: it defines {defines}")
+        else:
+            account.name(file.where, "is none of the notebooks", unsure)
+        if not paper.why and not paper.marks:  # it may be a notebook of helpers
+            self._intake.beside[file.where] = file.data
+
+    def _settle_script(self, paper: _Paper, unsure: frozenset[str], alone: bool) -> None:
+        """A module of the student's own is kept; a notebook's export, if that is all there is, is named."""
+        where = paper.file.where
+        holds = {name for name in unsure if self._asked[name].functions.keys() & paper.defines.keys()}
+        holds |= unsure if alone else unsure & {self._called(where)}
+        if holds:
+            self._intake.account.name(where, "is a Python script, not a notebook: ask for the .ipynb", holds)
+        else:
+            self._intake.account.keep(where)
+        self._intake.beside[where] = paper.file.data
+
+    def _settle_other(self, file: File, unsure: frozenset[str], alone: bool) -> None:
+        """A document, words, a picture, data: none of them can be graded, and some may hold answers."""
+        account, name = self._intake.account, self._called(file.where)
+        holds = unsure if alone or (name is None and file.kind == "document") else unsure & {name}
+        if holds or not (file.kind == "data" or is_usual(file.where)):
+            account.name(file.where, WHAT.get(file.kind, WHAT["data"]), holds)
+        else:
+            account.keep(file.where)
+        if file.data and is_usable(file.where):
+            self._intake.beside[file.where] = file.data
 
 
-def _usable(where: str) -> bool:
-    """Whether cells may import or read it."""
-    return where.lower().endswith(USABLE) and where not in (LEFT_OUT, "timestamp.txt") and not skipped(where)
+@dataclass(frozen=True)
+class _Asked:
+    """What a notebook asks for. functions: those that students write, with their stubs."""
+
+    marks: frozenset[str]
+    functions: Mapping[str, str]
+
+    @staticmethod
+    def of(nb: NotebookNode) -> _Asked:
+        marked = {name: cell for cell in nb.cells if (name := grade_id_of(cell)) is not None}
+        answers = {name: cell for name, cell in marked.items() if is_answer(cell)}
+        functions = {
+            one: cell.source
+            for cell in answers.values()
+            if cell.cell_type == "code"
+            for one in defined_names(cell.source)
+        }
+        return _Asked(frozenset(marked), functions)
+
+    def shared(self, paper: _Paper) -> int:
+        return len(self.marks & paper.marks) + len(self.functions.keys() & paper.defines.keys())
 
 
-def _which(file: File, released: Mapping[str, NotebookNode]) -> tuple[str | None, int]:
-    """The notebook that a file is, and how it was told: 0 by its name, 1 by a changed name, 2 by content.
-
-    Raises Unreadable if the name does not tell, and the content cannot be read.
-    """
-    stem = Path(file.where).stem
-    name = called(stem, released)
-    if name is not None:
-        return name, int(name != stem)
-    return _by_content(file.data, released), 2
+def is_graded(nb: NotebookNode) -> bool:
+    """Whether anything is graded in a notebook of the release."""
+    return any(cell.metadata.get("nbgrader", {}).get("grade") for cell in nb.cells)
 
 
-def _by_content(data: bytes, released: Mapping[str, NotebookNode]) -> str | None:
-    """The notebook whose cells, or whose answers' functions, the file shares; None if that is unclear."""
-    nb, _ = read_notebook(data)
-    marks = {name for cell in nb.cells if (name := grade_id_of(cell)) is not None}
-    names = {name for cell in nb.cells if cell.cell_type == "code" for name in defined_names(cell.source)}
-    scores = {name: _shared(marks, names, known) for name, known in released.items()}
-    best = max(scores.values(), default=0)
-    winners = [name for name, score in scores.items() if score == best]
-    return winners[0] if best and len(winners) == 1 else None
+def _how(name: str, where: str) -> int:
+    path = PurePosixPath(where)
+    if CHECKPOINTS in path.parts:
+        return AUTOSAVED
+    return EXACT if path.name == f"{name}.ipynb" else RENAMED
 
 
-def _shared(marks: set[str], names: set[str], known: NotebookNode) -> int:
-    score = 0
-    for cell in known.cells:
-        name = grade_id_of(cell)
-        score += name in marks
-        if name is not None and cell.metadata["nbgrader"].get("solution") and cell.cell_type == "code":
-            score += len(names & defined_names(cell.source))
-    return score
+def _defines(cells: list[str]) -> dict[str, str]:
+    return {name: source for source in cells for name in defined_names(source)}
 
 
-def _emptiness(data: bytes, known: NotebookNode) -> int:
-    """0: something is answered; 1: it cannot be read, so it may be; 2: it is as it was released."""
-    try:
-        nb, _ = read_notebook(data)
-    except Unreadable:
-        return 1
-    mended = {grade_id_of(cell): cell.source.split() for cell in repair(nb, known).notebook.cells}
-    answers = [
-        cell for cell in known.cells if grade_id_of(cell) and cell.metadata["nbgrader"].get("solution")
-    ]
-    return 2 if all(mended.get(grade_id_of(cell)) == cell.source.split() for cell in answers) else 0
+def _text(file: File) -> str:
+    return file.data[:MOST_MODULE].decode("utf-8-sig", "replace")
+
+
+def _plain(file: File) -> File:
+    """A file that begins like a notebook and is none, as what its name says."""
+    kind = by_name(file.where)
+    return replace(file, kind="data" if kind == "unknown" else kind)
+
+
+def _stem(where: str) -> str:
+    """A file's name without its endings: `01` of `01.ipynb.txt`; without the dot of `.01.ipynb.icloud`."""
+    path = PurePosixPath(where)
+    while path.suffix[1:].isalpha():
+        path = path.with_suffix("")
+    return path.name.lstrip(".")

@@ -191,6 +191,7 @@ def _joined(source: object) -> str:
     """A cell's text: a string or a list of lines."""
     lines = source if isinstance(source, list) else [source]
     text = "".join(line for line in lines if isinstance(line, str)).replace("\r\n", "\n").replace("\r", "\n")
+    text = text.replace("\0", "")  # what a crashed editor leaves; Python takes no line with one
     # half of a surrogate pair, which JSON can hold and UTF-8 cannot, becomes a question mark
     return text.encode("utf-8", "replace").decode("utf-8")
 

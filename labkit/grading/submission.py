@@ -13,9 +13,9 @@ from nbformat import NotebookNode
 
 from labkit.cells import cells_in
 from labkit.grading.beside import MOST_BYTES, MOST_FILES, beside
-from labkit.grading.intake import take_in
-from labkit.grading.reading import Unreadable, read_notebook
-from labkit.grading.repair import EXPERIMENT, defined_names, grade_id_of, repair
+from labkit.grading.intake import is_graded, take_in
+from labkit.grading.reading import Unreadable
+from labkit.grading.repair import EXPERIMENT, defined_names, grade_id_of
 from labkit.grading.verdicts import Cell, CellKind, Job
 from labkit.written import Answer, is_untouched
 
@@ -33,7 +33,7 @@ class Assignment:
     @staticmethod
     def read(released: Path, source: Path) -> Assignment:
         """From two folders of notebooks."""
-        graded = {name: nb for name, nb in _notebooks(source).items() if _is_graded(nb)}
+        graded = {name: nb for name, nb in _notebooks(source).items() if is_graded(nb)}
         return Assignment(_notebooks(released), graded)
 
     def texts(self) -> dict[str, str]:
@@ -49,9 +49,10 @@ class Submission:
     """A student's notebooks as grading sees them.
 
     notebooks: mended, by name; answers: what each one's answers are, by grade_id. notes: what was
-    mended, a phrase each, by notebook; general: about its files. not_graded: notebooks that cannot be
-    read, or may be in a file that cannot be opened, and why. missing: those that are not there, and
-    every file was looked into. beside: what lies beside each notebook.
+    mended, a phrase each, by notebook; general: about its files. files: each of them with what became of
+    it, a line each. not_graded: notebooks that cannot be read, or may be in a file that cannot be opened,
+    and why. missing: those that are not there, and every file was looked into. beside: what is beside
+    each notebook.
     """
 
     student: str
@@ -59,6 +60,7 @@ class Submission:
     answers: dict[str, Mapping[str, Answer]] = field(default_factory=dict)
     notes: dict[str, list[str]] = field(default_factory=dict)
     general: list[str] = field(default_factory=list)
+    files: list[str] = field(default_factory=list)
     not_graded: dict[str, str] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
     beside: dict[str, dict[str, bytes]] = field(default_factory=dict)
@@ -77,29 +79,29 @@ class Submission:
 def read_submission(student: str, folder: Path, released: Mapping[str, NotebookNode]) -> Submission:
     """Find, read and mend everything under `folder` that is graded."""
     intake = take_in(folder, released)
-    result = Submission(student, general=list(intake.general))
-    for name, known in released.items():
-        if not _is_graded(known):
-            continue
-        if name not in intake.files:
-            if intake.unopened:  # no zero for what nobody has looked into
-                result.not_graded[name] = f"it may be in what was not opened: {_few(intake.unopened)}"
+    result = Submission(student, general=intake.account.lines(), files=intake.account.summary())
+    for name in filter(lambda name: is_graded(released[name]), released):
+        copy, elsewhere = intake.chosen.get(name), intake.account.why_not_missing(name)
+        if copy is None:
+            if elsewhere:  # no zero for what nobody has looked into
+                result.not_graded[name] = f"it may be in what was not opened: {_few(elsewhere)}"
             else:
                 result.missing.append(name)
             continue
         result.notes[name] = list(intake.notes[name])
-        try:
-            nb, reading = read_notebook(intake.files[name].data)
-        except Unreadable as why:
-            result.not_graded[name] = str(why)
-            continue
-        mended = repair(nb, known)
-        result.notes[name] += [*reading, *mended.notes]
-        result.notebooks[name], result.answers[name] = mended.notebook, mended.answers
-        result.beside[name], left_out = beside(intake.files[name].where, intake.beside)
-        if left_out:
-            much = f"more than {MOST_FILES} files or {MOST_BYTES >> 20} MB"
-            result.notes[name].append(f"beside it are {much}: its cells ran without {_few(left_out)}")
+        if isinstance(copy.mended, Unreadable):
+            result.not_graded[name] = str(copy.mended)
+        elif copy.emptiness == 2 and elsewhere:
+            result.not_graded[name] = (
+                f"it is as it was released, and answers may be in what was not opened: {_few(elsewhere)}"
+            )
+        else:
+            result.notes[name] += copy.mended.notes
+            result.notebooks[name], result.answers[name] = copy.mended.notebook, copy.mended.answers
+            result.beside[name], left_out = beside(copy.file.where, intake.beside)
+            if left_out:
+                much = f"more than {MOST_FILES} files or {MOST_BYTES >> 20} MB"
+                result.notes[name].append(f"beside it are {much}: its cells ran without {_few(left_out)}")
     return result
 
 
@@ -182,10 +184,6 @@ def _defines(cell: NotebookNode) -> bool:
 def _kind(cell: NotebookNode) -> CellKind:
     marks = cell.metadata["nbgrader"]
     return "answer" if marks.get("solution") else "test" if marks.get("grade") else "setup"
-
-
-def _is_graded(nb: NotebookNode) -> bool:
-    return any(cell.metadata.get("nbgrader", {}).get("grade") for cell in nb.cells)
 
 
 def _notebooks(folder: Path) -> dict[str, NotebookNode]:

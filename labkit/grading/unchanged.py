@@ -26,7 +26,7 @@ class Record:
     fingerprints: of each notebook as it was graded. notes, attempts: a phrase each, by notebook; general:
     about the files. not_graded: why a notebook could not be read. seconds: how long a notebook took.
     environment: versions and machine of the last grading. by_hand: what humans had given when the
-    feedback pages were written.
+    feedback pages were written. files: each file that was handed in, and what became of it.
     """
 
     fingerprints: dict[str, str] = field(default_factory=dict)
@@ -37,6 +37,7 @@ class Record:
     seconds: dict[str, float] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
     by_hand: str = ""
+    files: list[str] = field(default_factory=list)
 
     def lines(self) -> list[str]:
         """Everything that the instructor should know, a line each; one file may concern many notebooks."""
@@ -67,7 +68,7 @@ class Records:
     def fingerprints(self, student: str) -> dict[str, str]:
         """Of each notebook, as it would be graded now."""
         found = submission_files(self._submitted / student / self._assignment)
-        # notebooks and zips first: other files, of which grading reads nothing, must not use up what is read
+        # what grading reads comes first: the other files must not use up what is hashed
         files = hash_of(sorted(found, key=matters, reverse=True))
         return {
             name: hashlib.sha256(f"{common} {files}".encode()).hexdigest()

@@ -20,7 +20,7 @@ from labkit.cli import app
 from labkit.errors import LabError
 from labkit.grading import collect as module
 from labkit.grading.collect import collect
-from labkit.grading.intake import LEFT_OUT
+from labkit.grading.opening import LEFT_OUT
 from labkit.grading.platforms import GRADESCOPE_LIST
 
 GRADESCOPE = """\
@@ -70,12 +70,15 @@ def sorted_files(course: Path) -> dict[str, bytes]:
                 "doejane_1234_900_01_percentile_pruning.ipynb": b"a",
                 "doejane_1234_901_02_masked_finetuning-1.ipynb": b"b",
                 "roemax_LATE_77_902_work.zip": b"c",
-                "roemax_LATE_77_903_notes.pdf": b"not taken",
+                "roemax_LATE_77_903_notes.pdf": b"d",
+                "linkliz_78_link.html": b"e",
             },
             {
                 "doejane_1234/lab/01_percentile_pruning.ipynb": b"a",
                 "doejane_1234/lab/02_masked_finetuning-1.ipynb": b"b",
                 "roemax_77/lab/work.zip": b"c",
+                "roemax_77/lab/notes.pdf": b"d",
+                "linkliz_78/lab/link.html": b"e",
             },
         ),
         (
@@ -84,12 +87,14 @@ def sorted_files(course: Path) -> dict[str, bytes]:
                 "Jane Doe_55_assignsubmission_file_/01.ipynb": b"a",
                 "Jane Doe_55_assignsubmission_file_/lab/02.ipynb": b"b",
                 "Zoë Ü_56_assignsubmission_file_01.ipynb": b"c",
+                "Li_57_assignsubmission_onlinetext/onlinetext.html": b"d",
                 "__MACOSX/Jane Doe_55_assignsubmission_file_/._01.ipynb": b"x",
             },
             {
                 "Jane-Doe_55/lab/01.ipynb": b"a",
                 "Jane-Doe_55/lab/lab/02.ipynb": b"b",
                 "Zoë-Ü_56/lab/01.ipynb": b"c",
+                "Li_57/lab/onlinetext.html": b"d",
             },
         ),
         (
@@ -103,8 +108,56 @@ def sorted_files(course: Path) -> dict[str, bytes]:
         ),
         (
             "folders",
-            {"ada/01.ipynb": b"a", "ben/part/01.ipynb": b"b", "cleo.zip": b"c"},
-            {"ada/lab/01.ipynb": b"a", "ben/lab/part/01.ipynb": b"b", "cleo/lab/cleo.zip": b"c"},
+            {"ada/01.ipynb": b"a", "ben/part/01.ipynb": b"b", "cleo.zip": b"c", "dee.tar.gz": b"d"},
+            {
+                "ada/lab/01.ipynb": b"a",
+                "ben/lab/part/01.ipynb": b"b",
+                "cleo/lab/cleo.zip": b"c",
+                "dee/lab/dee.tar.gz": b"d",
+            },
+        ),
+        (
+            "Blackboard",
+            {
+                "Lab_3_jdoe_attempt_2026-01-05-10-23-11.txt": b"Name: Jane Doe",
+                "Lab_3_jdoe_attempt_2026-01-05-10-23-11_01.ipynb": b"a",
+                "Lab_3_zm_attempt_2026-01-05-10-23-11_x_attempt_2027-01-05-10-23-11_y.ipynb": b"b",
+            },
+            {
+                "jdoe/lab/receipt.txt": b"Name: Jane Doe",
+                "jdoe/lab/01.ipynb": b"a",
+                "zm/lab/x_attempt_2027-01-05-10-23-11_y.ipynb": b"b",
+            },
+        ),
+        (
+            "Brightspace",
+            {
+                "index.html": b"a list",
+                "23-9 - Mary-Ann Smith - Jan 5, 2026 1023 AM/work.zip": b"a",
+                "24-9 - Zoë Ü - Jan 5, 2026 1130 PM/lab/01.ipynb": b"b",
+            },
+            {"Mary-Ann-Smith_23/lab/work.zip": b"a", "Zoë-Ü_24/lab/lab/01.ipynb": b"b"},
+        ),
+        (
+            "ILIAS",
+            {
+                "Sheet 3/Hand-ins/Doe_Jane_jdoe_47/20260105102311_01.ipynb": b"a",
+                "Sheet 3/Hand-ins/Roe_Max_mroe_48/20260105102311_work.rar": b"b",
+            },
+            {"Doe_Jane_jdoe_47/lab/01.ipynb": b"a", "Roe_Max_mroe_48/lab/work.rar": b"b"},
+        ),
+        (
+            "OLAT",
+            {
+                "Sheet_3/Doe_Jane_jdoe/2_submissions/01.ipynb": b"a",
+                "Sheet_3/Roe_Max_mroe/2_submissions/lab/01.ipynb": b"b",
+            },
+            {"Doe_Jane_jdoe/lab/01.ipynb": b"a", "Roe_Max_mroe/lab/lab/01.ipynb": b"b"},
+        ),
+        (
+            "Google Classroom",
+            {"Lab 3/Jane Doe - 01.ipynb": b"a", "Lab 3/Max Roe - 01 - final.ipynb": b"b"},
+            {"Jane-Doe/lab/01.ipynb": b"a", "Max-Roe/lab/01 - final.ipynb": b"b"},
         ),
     ],
 )
@@ -124,6 +177,7 @@ def test_a_folder_is_read_like_a_zip(tmp_path: Path) -> None:
         archive.extractall(tmp_path / "unpacked")
     found = collect(tmp_path / "unpacked", tmp_path / "course", "lab")
     assert (found.new, found.left_out) == (["ada"], ["stray.ipynb: nobody's"])
+    assert found.hint.startswith("all of it is ada's, as one student")
 
 
 def test_collecting_again_replaces_what_changed_and_keeps_the_rest(tmp_path: Path) -> None:
@@ -194,8 +248,8 @@ def test_a_damaged_file_costs_only_itself(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "why"),
     [
-        (b"no zip", "is no zip that can be opened"),
-        (zipped({"readme.txt": b"x"}), "no notebook and no zip of a student was found"),
+        (b"no zip", "is not a zip that can be opened"),
+        (zipped({"readme.txt": b"x"}), "no file of a student was found"),
         (
             zipped({"submission_metadata.yml": b"- 3", "submission_1/a.ipynb": b"x"}),
             "not as Gradescope writes it",
@@ -223,6 +277,128 @@ def test_the_command_says_what_it_did(tmp_path: Path) -> None:
     assert "    1 new" in done.output and "read as folders" in done.output
     missing = CliRunner().invoke(app, ["collect", "nowhere.zip", "--course", str(tmp_path)])
     assert missing.exit_code == 2 and "there is no nowhere.zip" in missing.output
+
+
+# nobody who has handed in disappears
+
+
+@pytest.mark.parametrize("around", ["submissions/", "Downloads/submissions/"])
+@pytest.mark.parametrize(
+    ("platform", "name"),
+    [
+        ("Canvas", "{who}_{id}_900_01.ipynb"),
+        ("Moodle", "{who}_{id}_assignsubmission_file_/01.ipynb"),
+        ("Blackboard", "Lab_{who}{id}_attempt_2026-01-05-10-23-11_01.ipynb"),
+        ("Brightspace", "{id}-9 - {who} - Jan 5, 2026 1023 AM/01.ipynb"),
+    ],
+)
+def test_a_download_that_was_packed_again_is_read_as_it_was(
+    tmp_path: Path, platform: str, name: str, around: str
+) -> None:
+    files: dict[str, bytes | str] = {
+        around + name.format(who=who, id=number): who for who, number in (("ada", 1), ("ben", 2))
+    }
+    found = collect(download(tmp_path, files), tmp_path / "course", "lab")
+    assert (found.platform, found.left_out) == (platform, [])
+    assert len(found.new) == 2
+    assert sorted(sorted_files(tmp_path / "course").values()) == [b"ada", b"ben"]
+
+
+KINDS = [
+    "lab.pdf", "lab.rar", "lab.7z", "lab.tar.gz", "01.json", "01.py", "01.html", "01.ipynb.txt", "photo.heic",
+    "noending", "01.IPYNB", "x.docx",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "place", ["{who}_{id}_900_{file}", "{who}_{id}_assignsubmission_file_/{file}", "{who}/{file}"]
+)
+@pytest.mark.parametrize("kind", KINDS)
+def test_whoever_hands_in_one_file_of_any_kind_is_collected(tmp_path: Path, kind: str, place: str) -> None:
+    files: dict[str, bytes | str] = {
+        place.format(who="ada", id=1, file=kind): b"x",
+        place.format(who="ben", id=2, file="01.ipynb"): b"{}",
+    }
+    found = collect(download(tmp_path, files), tmp_path / "course", "lab")
+    assert len(found.new) == 2 and found.left_out == []
+    assert [name.rpartition("/")[2] for name in sorted_files(tmp_path / "course")] == [kind, "01.ipynb"]
+
+
+@pytest.mark.parametrize("newest", [0, 1])
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("7-9 - Ada - Jan 9, 2026 1023 AM", "7-9 - Ada - Feb 2, 2026 809 PM"),
+        ("7-9 - Ada - Mar 1, 2026 859 AM", "7-9 - Ada - Mar 1, 2026 1201 PM"),
+    ],
+)
+def test_of_two_attempts_the_newest_counts_and_the_other_is_named(
+    tmp_path: Path, first: str, second: str, newest: int
+) -> None:
+    files: dict[str, bytes | str] = {f"{first}/01.ipynb": b"old", f"{second}/01.ipynb": b"new"}
+    in_order = dict(sorted(files.items(), reverse=bool(newest)))
+    found = collect(
+        download(tmp_path, {**in_order, "8-9 - Ben - Jan 5, 2026 1023 AM/1.ipynb": b"b"}), tmp_path, "lab"
+    )
+    assert found.new == ["Ada_7", "Ben_8"]
+    assert found.left_out == [f"{first}/01.ipynb: it is in an earlier attempt, and the newest one counts"]
+    kept = sorted_files(tmp_path)
+    assert kept["Ada_7/lab/01.ipynb"] == b"new"
+    assert b"01.ipynb was not collected: it is in an earlier attempt" in kept[f"Ada_7/lab/{LEFT_OUT}"]
+
+
+def test_of_two_uploads_of_a_file_the_newest_counts(tmp_path: Path) -> None:
+    files: dict[str, bytes | str] = {
+        "S/Doe_Jane_47/20260106000000_01.ipynb": b"new",
+        "S/Doe_Jane_47/20260105000000_01.ipynb": b"old",
+        "S/Doe_Jane_47/20260105000000_02.ipynb": b"other",
+    }
+    found = collect(download(tmp_path, files), tmp_path / "course", "lab")
+    why = "it was uploaded again later, and the newest one counts"
+    assert found.left_out == [f"S/Doe_Jane_47/20260105000000_01.ipynb: {why}"]
+    kept = sorted_files(tmp_path / "course")
+    assert (kept["Doe_Jane_47/lab/01.ipynb"], kept["Doe_Jane_47/lab/02.ipynb"]) == (b"new", b"other")
+
+
+def test_everybody_in_a_group_gets_its_files(tmp_path: Path) -> None:
+    listing = GRADESCOPE.replace("  :created_at", "  - :name: Grace\n    :sid: '4712'\n  :created_at")
+    files: dict[str, bytes | str] = {"submission_11/01.ipynb": b"a", "submission_12/01.ipynb": b"b"}
+    found = collect(download(tmp_path, exported(listing, files)), tmp_path / "course", "lab")
+    assert (found.new, found.left_out) == (["4711", "4712", "zoe@example.org"], [])
+    assert sorted_files(tmp_path / "course")["4712/lab/01.ipynb"] == b"a"
+
+
+def test_who_hands_in_one_notebook_again_does_not_lose_the_others(tmp_path: Path) -> None:
+    course, source = tmp_path / "course", tmp_path / "course" / "source" / "lab"
+    source.mkdir(parents=True)
+    for name in ("01_double", "02_triple"):
+        (source / f"{name}.ipynb").touch()
+    first = {"ada/01_double.ipynb": b"1", "ada/02_triple.ipynb": b"2", "ada/notes.txt": b"n", "b.zip": b"b"}
+    collect(download(tmp_path, dict(first)), course, "lab")
+    again = download(tmp_path, {"ada/01_double (2).ipynb": b"new", "b.zip": b"b"})
+    line = "02_triple.ipynb was not collected: it was in an earlier hand-in, and the newest one is without it"
+    found = collect(again, course, "lab")
+    assert (found.replaced, found.unchanged, found.left_out) == (["ada"], ["b"], [f"ada: {line}"])
+    kept = sorted_files(course)
+    assert kept[f"ada/lab/{LEFT_OUT}"].decode() == f"{line}\n"  # and so grading asks a human about it
+    assert kept["ada/.lab.earlier/02_triple.ipynb"] == b"2"
+    found = collect(again, course, "lab")
+    assert (found.unchanged, found.left_out) == (["ada", "b"], [])
+    assert sorted_files(course) == kept
+    whole = collect(download(tmp_path, {"ada/all.zip": b"z", "b.zip": b"b"}), course, "lab")
+    assert (whole.replaced, whole.left_out) == (["ada"], [])  # the others may be in it
+    assert f"ada/lab/{LEFT_OUT}" not in sorted_files(course)
+
+
+def test_no_file_of_a_students_says_when_it_was_handed_in(tmp_path: Path) -> None:
+    collect(download(tmp_path, {"ada/timestamp.txt": "1999", "ben/1.ipynb": b""}), tmp_path / "course", "lab")
+    assert list(sorted_files(tmp_path / "course")) == ["ada/lab/timestamp-2.txt", "ben/lab/1.ipynb"]
+
+
+def test_a_folder_that_holds_the_course_is_not_a_download(tmp_path: Path) -> None:
+    (tmp_path / "course" / "source").mkdir(parents=True)
+    with pytest.raises(LabError, match="holds the course itself"):
+        collect(tmp_path, tmp_path / "course", "lab")
 
 
 # names that students give
@@ -256,9 +432,12 @@ def test_only_the_platforms_own_list_says_who_is_who(
     }
     found = collect(as_download(tmp_path, files, unpacked), tmp_path / "course", "lab")
     assert found.left_out == []
-    assert sorted_files(tmp_path / "course") == {
+    kept = sorted_files(tmp_path / "course")
+    (planted,) = (name for name in kept if name.endswith(GRADESCOPE_LIST))  # a file like any other
+    assert kept == {
         "4711/lab/01.ipynb": b"a",
         "zoe@example.org/lab/01.ipynb": b"b",
+        planted: swapped.encode(),
     }
 
 
@@ -333,6 +512,7 @@ def test_a_planted_export_neither_counts_nor_stops_the_class(
     assert found.left_out == [
         f"{planted}: looks like a Gradescope export: collect that folder by itself",
         f"{planted}/submission_11/01.ipynb: nobody's",
+        f"{planted}/{GRADESCOPE_LIST}: nobody's",
     ]
 
 
@@ -373,13 +553,13 @@ def test_of_two_submissions_of_one_student_the_second_is_left_out_with_a_note(tm
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
-def test_of_two_files_in_one_place_the_first_counts_and_it_is_said(tmp_path: Path) -> None:
+def test_of_two_files_in_one_place_the_last_counts_and_it_is_said(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "d.zip", "w") as archive:
         for data in (b"a", b"b"):
             archive.writestr("ada/01.ipynb", data)
     found = collect(tmp_path / "d.zip", tmp_path / "course", "lab")
-    assert found.left_out == ["ada/01.ipynb: is there twice, and the first one counts"]
-    assert sorted_files(tmp_path / "course") == {"ada/lab/01.ipynb": b"a"}
+    assert found.left_out == ["ada/01.ipynb: is there twice, and the last one counts"]
+    assert sorted_files(tmp_path / "course") == {"ada/lab/01.ipynb": b"b"}
 
 
 def test_no_file_name_invents_a_student(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from labkit.errors import LabError
 from labkit.grading import collect as module
 from labkit.grading.collect import collect
 from labkit.grading.files import remove
-from labkit.grading.intake import LEFT_OUT
+from labkit.grading.opening import LEFT_OUT
 
 pytestmark = pytest.mark.skipif(
     os.name != "posix", reason="links need rights on Windows, and it has no pipes"

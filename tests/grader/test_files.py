@@ -228,7 +228,7 @@ def test_a_name_that_is_no_utf8_can_be_shown_and_hashed(folder: Path) -> None:
 
 
 def test_the_order_is_that_of_names_and_leavings_are_passed_over(folder: Path) -> None:
-    for where in ("b.txt", "a/z", "a/b/c", "a.txt", ".ipynb_checkpoints/x", "a/__MACOSX/y", "._b.txt"):
+    for where in ("b.txt", "a/z", "a/b/c", "a.txt", "__pycache__/x", "a/__MACOSX/y", "._b.txt"):
         (folder / where).parent.mkdir(parents=True, exist_ok=True)
         (folder / where).touch()
     assert found(folder) == ["a/b/c", "a/z", "a.txt", "b.txt"]

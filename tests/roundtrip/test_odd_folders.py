@@ -13,12 +13,13 @@ import pytest
 pytest.importorskip("nbgrader")
 
 from labkit.grading import class_run
+from labkit.grading.classreport import write_report
 from labkit.grading.files import remove
-from labkit.grading.grade import Options, grade_class, submissions
+from labkit.grading.grade import Options, grade_class
 from labkit.grading.release import release
 from labkit.grading.unchanged import Records
 from tests.roundtrip import submissions as made
-from tests.roundtrip.classes import ASSIGNMENT, FIRST, feedback, graded_now, points
+from tests.roundtrip.classes import ASSIGNMENT, FIRST, SECOND, feedback, graded_now, points
 from tests.roundtrip.tiny_course import write_course
 
 pytestmark = [
@@ -104,23 +105,24 @@ def test_a_folder_whose_name_could_act_in_formgrader_is_left_out(small: Path, na
 
 def test_nothing_handed_in_disappears(small: Path) -> None:
     submitted = small / "submitted"
-    for name in ("dan", "eve"):
-        (submitted / name / ASSIGNMENT).mkdir(parents=True)
-    (submitted / "dan" / ASSIGNMENT / "essay.pdf").write_text("x")
-    (submitted / "fay.zip").write_text("x")
-    (submitted / "gil").symlink_to("nowhere")
-    os.mkfifo(submitted / "hal")
-    for name in (".gitkeep", "README.md"):
-        (submitted / name).touch()
+    dan = submitted / "dan" / ASSIGNMENT
+    dan.mkdir(parents=True)
+    (dan / "essay.rar").write_bytes(b"Rar!\x1a\x07\x01\x00")
+    cleo = made.hand_in(small, "cleo", made.unchanged)
+    cleo.rename(cleo.with_name(ASSIGNMENT.upper()))
     said: list[str] = []
-    assert submissions(small, ASSIGNMENT, said.append) == ["ada", "ben"]
-    put = f"was left out: put it into submitted/<student>/{ASSIGNMENT}."
-    assert said == [
-        "submitted/dan was left out: there is no notebook and no zip in it.",
-        f"submitted/fay.zip {put}",
-        f"submitted/gil {put}",
-        f"submitted/hal {put}",
-    ]
+    results = {one.student: one for one in grade_class(small, ASSIGNMENT, Options(2), say=said.append)}
+    assert sorted(results) == ["ada", "ben", "dan"]
+    why = "essay.rar is a .rar archive that cannot be opened here: ask for a .zip"
+    assert points(results["dan"]) == (None, None)
+    assert results["dan"].notes[0] == why
+    assert why in feedback(small, "dan")
+    left_out = f"submitted/cleo/{ASSIGNMENT.upper()} was left out: rename it to submitted/cleo/{ASSIGNMENT}."
+    assert left_out in said
+    page = write_report(small, ASSIGNMENT).read_text(encoding="utf-8")
+    assert why in page and left_out in page
+    record = Records(small, ASSIGNMENT, [FIRST, SECOND]).read("dan")
+    assert record.files == [why]
 
 
 def test_whatever_fails_with_one_folder_costs_nobody_else(
