@@ -14,18 +14,21 @@ from typing import Any
 
 MOST_BYTES = 2**22  # of a frame: what is larger takes longer, and says no more
 _ALIKE = [k * (2**61 - 1) for k in range(20_000)]  # numbers with one hash
+HEAVY = {
+    "@deep": "[" * 100_000,
+    "@set": f'["s", {_ALIKE}]',
+    "@keys": f'["d", {[[["u", [number]], 0] for number in _ALIKE]}]'.replace("'", '"'),
+}
 # stands in a tree for what `json.dumps` would not write
 RAW = {
-    "@deep": "[" * 100_000,
     "@nested": "[" * 900 + "]" * 900,
     "@digits": "9" * 5000,
     "@infinite": "1e999",
     "@half": '"\\ud800"',
     "@twice": '{"a": 1, "a": [2]}',
-    "@set": f'["s", {_ALIKE}]',
-    "@keys": f'["d", {[[["u", [number]], 0] for number in _ALIKE]}]'.replace("'", '"'),
 }
-_RAW = re.compile(f'"({"|".join(RAW)})"')
+_TEXTS = RAW | HEAVY
+_RAW = re.compile(f'"({"|".join(_TEXTS)})"')
 _KEY = re.compile(r'"(\w+)": ')
 ODD: list[Any] = [
     None, True, False, -1, 0, 1, 3, 2**31, 2**53, 2**63, -(2**63) - 1, 10**400, 0.5, -0.0, math.nan, math.inf,
@@ -61,11 +64,11 @@ def places(tree: Any) -> list[tuple[Any, Any]]:
 def _change(tree: Any, chance: Random, odd: list[Any]) -> Any:
     found = places(tree)
     if not found:
-        return copy.deepcopy(chance.choice(odd))
+        return _odd(chance, odd)
     box, key = chance.choice(found)
     match chance.randrange(8):
         case 0 | 1:
-            box[key] = copy.deepcopy(chance.choice(odd))
+            box[key] = _odd(chance, odd)
         case 2:
             other, where = chance.choice(found)
             box[key] = copy.deepcopy(other[where])
@@ -79,6 +82,10 @@ def _change(tree: Any, chance: Random, odd: list[Any]) -> Any:
         case _:
             box[key] = _near(box[key], chance)
     return tree
+
+
+def _odd(chance: Random, odd: list[Any]) -> Any:
+    return copy.deepcopy(chance.choice(odd if chance.random() < 0.998 else list(HEAVY)))
 
 
 def _near(value: Any, chance: Random) -> Any:
@@ -99,7 +106,7 @@ def _near(value: Any, chance: Random) -> Any:
 
 def written(tree: Any, chance: Random) -> bytes:
     """The tree as JSON, now and then with a key twice, or in another coding."""
-    text = _RAW.sub(lambda match: RAW[match[1]], json.dumps(tree, ensure_ascii=chance.random() < 0.8))
+    text = _RAW.sub(lambda match: _TEXTS[match[1]], json.dumps(tree, ensure_ascii=chance.random() < 0.8))
     keys = _KEY.findall(text) if chance.random() < 0.1 else []
     if keys:
         one, other = chance.choice(keys), chance.choice(keys)

@@ -47,7 +47,7 @@ class Bounds:
     of the frame (JSON takes 3 bytes to make a list of 64)."""
 
     seconds: float = 1.0
-    hang: float = 60.0
+    hang: float = 300.0
     memory: int = 128 * 2**20
     memory_a_byte: int = 40
 
