@@ -14,7 +14,7 @@ import argparse
 import json
 import sys
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from tests.border.fuzzing.readers import readers  # noqa: E402
 from tests.border.fuzzing.run import Bounds, Run, frame_of, run  # noqa: E402
 
 OUT = ROOT / "benchmarks" / "results" / "fuzz.json"
-SHARES = {"calls": 1, "notebook": 2}  # of the frames; fewer of those that take ten times as long
+SHARES = {"calls": 1, "notebook": 1}  # of the frames; fewer of those that take ten times as long
 OTHERS = 4
 
 
@@ -86,17 +86,18 @@ def main() -> int:
     given = shared_out(arguments.frames, [one.name for one in every])
     with ThreadPoolExecutor(arguments.jobs) as pool:
         running = {
-            one.name: pool.submit(run, one, arguments.seed, given[one.name], folder) for one in every
+            pool.submit(run, one, arguments.seed, given[one.name], folder): one.name for one in every
         }
-        runs = {name: future.result() for name, future in running.items()}
-    for name, one in runs.items():
-        report(name, one)
+        runs = {}
+        for future in as_completed(running):
+            runs[running[future]] = future.result()
+            report(running[future], future.result())
     result = {
         "frames": sum(one.frames for one in runs.values()),
         "faults": sum(len(one.faults) for one in runs.values()),
         "seed": arguments.seed,
         "bounds": asdict(Bounds()),
-        "readers": {name: figures(one) for name, one in runs.items()},
+        "readers": {one.name: figures(runs[one.name]) for one in every},
         "environment": environment("cpu"),
     }
     arguments.out.write_text(json.dumps(result, indent=1) + "\n")

@@ -12,7 +12,7 @@ import re
 from random import Random
 from typing import Any
 
-MOST_BYTES = 2**22  # of a frame: what is larger takes longer, and says no more
+MOST_BYTES = 2**20  # of a frame: what is larger takes longer, and says no more
 _ALIKE = [k * (2**61 - 1) for k in range(20_000)]  # numbers with one hash
 HEAVY = {
     "@deep": "[" * 100_000,
@@ -41,7 +41,7 @@ def changed(tree: Any, chance: Random, odd: list[Any]) -> Any:
     in a place."""
     for _ in range(chance.choice((0, 1, 1, 1, 2, 4))):
         tree = _change(tree, chance, odd)
-    lists = [(box, key) for box, key in places(tree) if isinstance(box, list)] if chance.random() < 0.03 else []
+    lists = [(box, key) for box, key in places(tree) if isinstance(box, list)] if chance.random() < 0.015 else []
     if lists:
         box, key = chance.choice(lists)
         box[key : key + 1] = [box[key]] * int(2 ** chance.uniform(1, 12))

@@ -20,7 +20,7 @@ from random import Random
 
 WARM = 50  # frames before memory is looked at: until then torch gets ready
 MOST_FAULTS = 10  # after that a run ends
-OWN_FAULT = 70  # exit status
+DONE, OWN_FAULT = 70, 71  # exit statuses that no reader has
 NUMBER, TAKEN, REFUSED, SLOWEST, SLOWEST_NUMBER, MEMORY = range(6)
 
 
@@ -88,13 +88,13 @@ def run(reader: Reader, seed: int, frames: int, folder: Path, bounds: Bounds | N
             status = OWN_FAULT
             try:
                 _send(reader, seed, range(first, frames), tally, folder, bounds or Bounds())
-                status = 0
+                status = DONE
             except BaseException:
                 traceback.print_exc()
             finally:
                 os._exit(status)
         ended = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        if ended == 0:
+        if ended == DONE:
             break
         if ended == OWN_FAULT:
             raise RuntimeError(f"the fuzzer itself failed at frame {tally[NUMBER]} of {reader.name!r}")
@@ -115,6 +115,7 @@ def run(reader: Reader, seed: int, frames: int, folder: Path, bounds: Bounds | N
 def _send(
     reader: Reader, seed: int, numbers: range, tally: memoryview[int], folder: Path, bounds: Bounds
 ) -> None:
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # which ends the process, whatever it is busy with
     gc.freeze()  # what was imported takes a tenth of a second to look through, and is none of the frame's
     start, faults = 0, 0
     for number in numbers:
