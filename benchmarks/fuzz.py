@@ -54,13 +54,20 @@ def figures(one: Run) -> dict[str, Any]:
     }
 
 
+def sentence(result: dict[str, Any]) -> str:
+    """A record in words, for a page."""
+    readers = result["readers"].values()
+    taken, refused = (sum(one[key] for one in readers) for key in ("taken", "refused"))
+    slowest, memory = (max(one[key] for one in readers) for key in ("slowest_seconds", "memory_mib"))
+    sent = f"{result['frames']:,} frames (seed {result['seed']}) were sent"
+    came = f"{taken:,} taken, {refused:,} refused, {result['faults']} faults"
+    cost = f"{slowest:.2f} s of processor time, and the most memory that a reader took was {memory:.0f} MiB"
+    return f"{sent}: {came}. The slowest took {cost}."
+
+
 def report(name: str, one: Run) -> None:
-    seconds, number = one.slowest
-    print(
-        f"{name:9} {one.frames:9,} frames in {one.seconds:,.0f} s: {one.taken:,} taken, {one.refused:,} refused,"
-        f" {len(one.faults)} faults; slowest {seconds:.3f} s (frame {number}); {one.memory / 2**20:.0f} MiB more",
-        flush=True,
-    )
+    told = ", ".join(f"{key.replace('_', ' ')} {value:,}" for key, value in figures(one).items())
+    print(f"{name} in {one.seconds:,.0f} s: {told}", flush=True)
     for fault in one.faults:
         print(f"  frame {fault.number}, {fault.kept}: {fault.what.strip().splitlines()[-1]}", flush=True)
 
@@ -85,9 +92,7 @@ def main() -> int:
     print(f"seed {arguments.seed}; frames at fault are kept in {folder}", flush=True)
     given = shared_out(arguments.frames, [one.name for one in every])
     with ThreadPoolExecutor(arguments.jobs) as pool:
-        running = {
-            pool.submit(run, one, arguments.seed, given[one.name], folder): one.name for one in every
-        }
+        running = {pool.submit(run, one, arguments.seed, given[one.name], folder): one.name for one in every}
         runs = {}
         for future in as_completed(running):
             runs[running[future]] = future.result()
@@ -101,7 +106,7 @@ def main() -> int:
         "environment": environment("cpu"),
     }
     arguments.out.write_text(json.dumps(result, indent=1) + "\n")
-    print(f"{result['frames']:,} frames, {result['faults']} faults; written to {arguments.out}")
+    print(f"{sentence(result)}\nwritten to {arguments.out}")
     return min(1, result["faults"])
 
 

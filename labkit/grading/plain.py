@@ -217,7 +217,7 @@ class Decoder:
 
 
 def _distinct(values: list[Any]) -> list[Any]:
-    """The values, if they can be told apart in a short time. Raises Malformed, or TypeError as `hash` does."""
+    """The values, if they can be told apart in a short time; else Malformed, or TypeError as of `hash`."""
     if len(values) > MOST_ALIKE and max(Counter(map(hash, values)).values()) > MOST_ALIKE:
         raise Malformed("values that cannot be told apart")
     return values

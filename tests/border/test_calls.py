@@ -373,7 +373,9 @@ def test_names_callables_values_and_what_is_missing(serve: Serve) -> None:
     assert remote._calls.names(["unknown"]) == {}
 
 
-@pytest.mark.parametrize("question", [[], ["01"], ["01", "f", 3], [1, "f"], ["01", None], "ab", {"01": 1, "f": 2}, 5, None])
+@pytest.mark.parametrize(
+    "question", [[], ["01"], ["01", "f", 3], [1, "f"], ["01", None], "ab", {"01": 1, "f": 2}, 5, None]
+)
 def test_a_question_for_no_reference_is_forged(question: Any) -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
@@ -381,7 +383,9 @@ def test_a_question_for_no_reference_is_forged(question: Any) -> None:
         there.send({"names": {"f": {"kind": "callable", "name": "f"}}})
         there.send({"reference": question, "changes": {}, "arguments": ["l", []]})
         gone = ("crashed", "gone")
-        calls = Calls(Channel(ours), time.monotonic() + 60, lambda *_: pytest.fail(), accused.append, lambda: gone)
+        calls = Calls(
+            Channel(ours), time.monotonic() + 60, lambda *_: pytest.fail(), accused.append, lambda: gone
+        )
         with pytest.raises(Lost) as caught:
             calls.names(["f"])["f"](1.0)
     assert caught.value.kind == "crashed" and len(accused) == 1

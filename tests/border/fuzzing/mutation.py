@@ -41,7 +41,9 @@ def changed(tree: Any, chance: Random, odd: list[Any]) -> Any:
     in a place."""
     for _ in range(chance.choice((0, 1, 1, 1, 2, 4))):
         tree = _change(tree, chance, odd)
-    lists = [(box, key) for box, key in places(tree) if isinstance(box, list)] if chance.random() < 0.015 else []
+    lists = (
+        [(box, key) for box, key in places(tree) if isinstance(box, list)] if chance.random() < 0.015 else []
+    )
     if lists:
         box, key = chance.choice(lists)
         box[key : key + 1] = [box[key]] * int(2 ** chance.uniform(1, 12))
@@ -93,12 +95,16 @@ def _near(value: Any, chance: Random) -> Any:
     if isinstance(value, bool):
         return not value
     if isinstance(value, int):
-        return chance.choice((value + 1, value - 1, -value, value << chance.randrange(1, 80), value % 2**53 + 0.5))
+        return chance.choice(
+            (value + 1, value - 1, -value, value << chance.randrange(1, 80), value % 2**53 + 0.5)
+        )
     if isinstance(value, float):
         return chance.choice((-value, value * 1e300, math.nan, round(value) if math.isfinite(value) else 0))
     if isinstance(value, str):
         at = chance.randrange(len(value) + 1)
-        return chance.choice((value[:at], value * 2, f"{value[:at]}{chr(chance.randrange(2**16))}{value[at:]}"))
+        return chance.choice(
+            (value[:at], value * 2, f"{value[:at]}{chr(chance.randrange(2**16))}{value[at:]}")
+        )
     if isinstance(value, list):
         return chance.choice((value[::-1], value[:-1], value + value, chance.sample(value, len(value))))
     return dict(zip(value, chance.sample([*value.values()], len(value)), strict=True)) if value else value

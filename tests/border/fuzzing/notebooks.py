@@ -18,8 +18,12 @@ SAID: list[dict[str, Any]] = [
 
 
 def _cell(kind: str, source: object, tag: str, grade_id: str | None = None, **more: Any) -> dict[str, Any]:
-    own = {"outputs": [], "execution_count": None} if kind == "code" else {}
-    marks = {"grade_id": grade_id, "grade": tag in ("test", "question"), "locked": tag in ("test", "setup")}
+    own: dict[str, Any] = {"outputs": [], "execution_count": None} if kind == "code" else {}
+    marks: dict[str, Any] = {
+        "grade_id": grade_id,
+        "grade": tag in ("test", "question"),
+        "locked": tag in ("test", "setup"),
+    }
     marks |= {"solution": tag in ("answer", "question"), "schema_version": 3, "points": 2}
     metadata = {"tags": [tag], **({"nbgrader": marks} if grade_id else {})}
     return {"cell_type": kind, "id": grade_id or tag, "metadata": metadata, "source": source} | own | more
@@ -60,6 +64,9 @@ ANSWERED = _notebook(
     PICTURED,
 )
 # its cells in another order, one twice, without marks
-MIXED = {**ANSWERED, "cells": [{**cell, "metadata": {}} for cell in ANSWERED["cells"][::-1]] + ANSWERED["cells"][2:4]}
+MIXED = {
+    **ANSWERED,
+    "cells": [{**cell, "metadata": {}} for cell in ANSWERED["cells"][::-1]] + ANSWERED["cells"][2:4],
+}
 RELEASED = nbformat.from_dict(STUB)
 NOTEBOOKS = [json.dumps(one) for one in (ANSWERED, MIXED, STUB, _old(ANSWERED))]

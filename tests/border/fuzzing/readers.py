@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from random import Random
@@ -14,12 +14,12 @@ from typing import Any, cast, get_args
 import nbformat
 import numpy as np
 import torch
-from torch import Tensor, nn, optim
+from torch import Tensor
 
 from labkit.check.engine import Failed
-from labkit.grading import answered, arguments
+from labkit.grading import answered
 from labkit.grading.answered import Unbelievable
-from labkit.grading.channel import Channel, ChannelError, Gone, Malformed
+from labkit.grading.channel import Channel, ChannelError, Malformed
 from labkit.grading.outputs import safe_markdown
 from labkit.grading.plain import DTYPES, Decoder, Encoder, Opaque
 from labkit.grading.reading import Unreadable, read_notebook
@@ -27,23 +27,16 @@ from labkit.grading.remote import Calls, Lost
 from labkit.grading.repair import repair
 from labkit.grading.student import Student
 from labkit.grading.verdicts import Graded, VerdictKind
-from labkit.grading.worker import _Calls
+from tests.border.fuzzing.calls import Lent, Message, call_streams
 from tests.border.fuzzing.mutation import ODD, changed, damaged, places, written
 from tests.border.fuzzing.notebooks import NOTEBOOKS, RELEASED
-from tests.border.fuzzing.run import Broken, Reader
+from tests.border.fuzzing.run import Reader, expect
 from tests.grader.test_answered import HONEST, JOB
-
-Message = tuple[dict[str, Any], list[bytes]]
 
 TREES = [
     *ODD, *DTYPES, *"talusdfyoTAO", ["T", 0], ["A", 0], ["O", 0], ["f", "nan"], ["o", "x"], ["y", "bool"], ["l", []],
     ["d", [["training", True]]], ["t", "bool", [1], 0, None], ["a", "<f8", [1], 0, True], ["t", "int64", [0, 9], 0, 0],
 ]  # fmt: skip
-
-
-def expect(sound: object, what: str) -> None:
-    if not sound:
-        raise Broken(what)
 
 
 class Wire:
@@ -96,7 +89,9 @@ def _refit(tree: Any, parts: list[bytes], chance: Random) -> None:
     found = [box[key] for box, key in places(tree) if _is_tensor(box[key])]
     if found:
         value = chance.choice(found)
-        shape = chance.choice((value[2], [], [0], [1, *value[2]], value[2][1:], [3], [2, 2], [0, 2**40], [1] * 40))
+        shape = chance.choice(
+            (value[2], [], [0], [1, *value[2]], value[2][1:], [3], [2, 2], [0, 2**40], [1] * 40)
+        )
         dtype = chance.choice((value[1], *DTYPES))
         value[1:3] = dtype, list(shape)
         size = DTYPES[dtype].itemsize if dtype in DTYPES else np.dtype(dtype).itemsize
@@ -127,7 +122,21 @@ def read_message(data: bytes) -> tuple[dict[str, Any], list[bytearray]]:
 def read_plain(data: bytes) -> None:
     header, buffers = read_message(data)
     value = Decoder(buffers).decode(header.get("value"))
-    kinds = (bool, int, float, str, list, tuple, set, dict, Tensor, np.ndarray, np.generic, torch.dtype, Opaque)
+    kinds = (
+        bool,
+        int,
+        float,
+        str,
+        list,
+        tuple,
+        set,
+        dict,
+        Tensor,
+        np.ndarray,
+        np.generic,
+        torch.dtype,
+        Opaque,
+    )
     waiting = [value]
     while waiting:
         one = waiting.pop()
@@ -150,102 +159,6 @@ def plain_messages() -> list[Message]:
         encoder = Encoder()
         tree = encoder.encode(value)
         made.append(({"value": tree}, [bytes(one) for one in encoder.buffers]))
-    return made
-
-
-class Lent:
-    """What a test passes to a student's function; `facts` is what torch believes of it."""
-
-    def __init__(self) -> None:
-        self.net = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
-        self.net.register_buffer("seen", torch.zeros(2, dtype=torch.bool))
-        self.optimizer = optim.SGD(self.net.parameters(), lr=0.1, momentum=0.9)
-        self.array, self.batch = np.arange(3.0), torch.ones(4, 3)
-        self.use()
-
-    def use(self) -> None:
-        self.net(self.batch).sum().backward()
-        self.optimizer.step()
-
-    def arguments(self) -> tuple[Any, ...]:
-        return self.net, self.optimizer, self.array, self.batch
-
-    def facts(self) -> Any:
-        settings = [
-            {k: v for k, v in vars(part).items() if isinstance(v, int | float | str | tuple) and k != "training"}
-            for part in self.net.modules()
-        ]
-        groups = [
-            {k: v for k, v in group.items() if k != "params" and (isinstance(v, bool) or not isinstance(v, int | float))}
-            for group in self.optimizer.param_groups
-        ]
-        return settings, groups, self.array.shape, self.array.dtype
-
-    def shapes(self) -> dict[str, torch.Size]:
-        """Of tensors, by name; a new name holds nothing."""
-        found = self.net.state_dict(keep_vars=True).items()
-        state = [(p, values) for p, values in self.optimizer.state.items()]
-        sound = all(
-            not isinstance(v, Tensor) or v.shape in (p.shape, ()) for p, values in state for v in values.values()
-        )
-        expect(sound, "an optimizer that remembers a tensor of another shape")
-        return {name: value.shape for name, value in found if not hasattr(value, "is_placeholder")}
-
-
-class Tape:
-    """A worker's channel: asks it one thing after the other, and keeps what it answers."""
-
-    def __init__(self, questions: Iterator[Message]) -> None:
-        self._questions, self.sent = questions, list[Message]()
-
-    def receive(self, deadline: float | None = None) -> tuple[dict[str, Any], list[bytearray]]:
-        for header, buffers in self._questions:
-            return json.loads(json.dumps(header)), [bytearray(one) for one in buffers]
-        raise Gone("closed")
-
-    def send(self, header: dict[str, Any], buffers: Sequence[Any] = (), deadline: float | None = None) -> None:
-        self.sent.append((json.loads(json.dumps(header)), [bytes(one) for one in buffers]))
-
-
-def worked(net: Any, optimizer: Any, array: Any, batch: Any) -> Any:
-    """What a student's function does: everything that is told of afterwards."""
-    net.eval()
-    loss = net(batch).sum()
-    loss.backward(retain_graph=True)
-    optimizer.step()
-    optimizer.param_groups[0]["lr"] = 0.05
-    net.seen[1] = True
-    net.mask = nn.Parameter(torch.ones(2))
-    array += 1
-    return [loss, {"a": (1, 2.5, None)}, net[0].weight, torch.ones(3, dtype=torch.int8)]
-
-
-def call_streams() -> list[list[Message]]:
-    """For each kind of function what a student's process sends: names, a reference's question, answer, gradients."""
-
-    def raises(*_: Any) -> None:
-        raise ValueError("a student's words")
-
-    def asks(net: Any, *_: Any) -> float:
-        net[0].weight.data = torch.zeros(2, 3)
-        with suppress(RuntimeError):
-            worker.ask("01_percentile_pruning", "prune", (net, 50.0), {"q": [1]})
-        return 0.5
-
-    made = []
-    for function, asking in ((worked, False), (raises, False), (asks, True)):
-        header, buffers, _ = arguments.pack((Lent().arguments(), {}), lambda _: None, arguments.Identities())
-        call = header | {"op": "call", "path": "answer", "call": 1, "grad": True, "seeds": [1, 2, 3]}
-        ones = Encoder()
-        gradients = [ones.encode(torch.ones(())), None]  # of the loss, not of the mask
-        back = {"op": "backward", "call": 1, "gradients": gradients}
-        asked = ({"op": "describe", "names": ["answer", "number"]}, []), (call, buffers)
-        more = [({"raised": "it is not lent"}, [])] if asking else []
-        tape = Tape(iter([*asked, *more, *([(back, ones.buffers)] if function is worked else [])]))
-        worker = _Calls(cast(Any, tape), {"answer": function, "number": {"a": torch.ones(2)}})
-        with suppress(ChannelError):
-            worker.serve()
-        made.append(tape.sent)
     return made
 
 
@@ -300,7 +213,10 @@ def read_end(data: bytes) -> tuple[str, str]:
 
 def lines(chance: Random) -> bytes:
     """What the keeper says, line by line."""
-    said = [changed(chance.choice((0, 1, -9, -11, "memory", "ready")), chance, ODD) for _ in range(chance.randrange(4))]
+    said = [
+        changed(chance.choice((0, 1, -9, -11, "memory", "ready")), chance, ODD)
+        for _ in range(chance.randrange(4))
+    ]
     data = b"".join(written(one, chance) + b"\n" for one in said)
     return damaged(data, chance) if chance.random() < 0.2 else data
 
@@ -332,7 +248,9 @@ def _json(texts: Sequence[str]) -> Callable[[Random], bytes]:
 
 def readers() -> list[Reader]:
     """All of them. Makes the honest messages, which takes a moment."""
-    values, calls = plain_messages(), call_streams()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # some hold random weights
+        values, calls = plain_messages(), call_streams()
     one_of_all = [*values, *(one for stream in calls for one in stream)]
     return [
         Reader("channel", lambda c: stream([c.choice(one_of_all)], c, 0.5), read_message, (ChannelError,)),

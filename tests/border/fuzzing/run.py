@@ -24,8 +24,14 @@ DONE, OWN_FAULT = 70, 71  # exit statuses that no reader has
 NUMBER, TAKEN, REFUSED, SLOWEST, SLOWEST_NUMBER, MEMORY = range(6)
 
 
-class Broken(Exception):
+class Broken(Exception):  # noqa: N818 (it says what a reader is)
     """A reader gave what it does not promise."""
+
+
+def expect(sound: object, what: str) -> None:
+    """Raise Broken if it is not."""
+    if not sound:
+        raise Broken(what)
 
 
 @dataclass(frozen=True)
