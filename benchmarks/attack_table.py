@@ -20,6 +20,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from fuzz import OUT, sentence
+
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
@@ -32,6 +34,7 @@ from labkit.grading.verdicts import Graded  # noqa: E402
 from tests.attacks import cheats, failures, honest, inside  # noqa: E402
 from tests.attacks.case import COURSE, Case  # noqa: E402
 from tests.attacks.inside import Inside  # noqa: E402
+from tests.border.fuzzing.run import Bounds  # noqa: E402
 
 ASSIGNMENT = "compression"
 GROUPS: dict[str, Sequence[Case | Inside]] = {
@@ -40,8 +43,19 @@ GROUPS: dict[str, Sequence[Case | Inside]] = {
     "cheats": [*cheats.CASES, *cheats.PAYLOADS],
     "who has read the grader": inside.CASES,
 }
+MEMORY, A_BYTE = Bounds.memory >> 20, Bounds.memory_a_byte
 LIMITS = Limits(cell_seconds=15.0, memory=2**30)
 SECONDS, BYTES, DISK, PROCESSES = 90, 6 * 2**30, 2**28, 256  # for nbgrader's notebook
+FUZZED = f"""\
+Whatever reads what a student's code may have written is fuzzed: the channel, plain values, calls, the \
+answer of the tests' process, what is said of a process's end, and the notebook parser with the repair \
+behind it. `benchmarks/fuzz.py` sends honest messages and notebooks, changed by chance: bits, lengths, \
+shapes, dtypes, depth, huge numbers, keys that come twice, halves of surrogate pairs, values of one hash. \
+A reader may take a frame or refuse it with its own error. Another exception, a crash, more than a second, \
+more memory than {MEMORY} MiB and {A_BYTE} bytes for each byte of the frame, another setting or shape than \
+a test has lent: each is a fault. {sentence(json.loads(OUT.read_text()))} `python benchmarks/fuzz.py` \
+repeats it; `tests/border/test_fuzz.py` is a short run, beside readers that are broken on purpose and must \
+be found."""
 TEXT = """\
 # Attacks, damage and honest oddities
 
@@ -74,7 +88,9 @@ sandbox, where all of it works, and at every level: what a cell gets at there mu
 of the run says is open. `benchmarks/attack_levels.py` prints the same as a table of levels. Folders that \
 would stop a class and headings that take formgrader's score field are tried in `tests/grader`.
 
-""".replace("{SECONDS}", str(SECONDS))
+{FUZZED}
+
+""".replace("{FUZZED}", FUZZED).replace("{SECONDS}", str(SECONDS))
 # runs in bubblewrap: takes a course of one student and one notebook, says the notebook's score
 INSIDE = f"""\
 import os, resource, shutil, subprocess, sys

@@ -1,7 +1,7 @@
 """Messages between the checker and a student's process: a JSON header and raw bytes behind it.
 
-Whoever reads believes nothing: sizes are bounded before anything is allocated, and what does not parse is
-`Malformed`, never an exception of another kind.
+Whoever reads believes nothing: sizes are bounded, room is made for what has come and not for what is
+announced, and what does not parse is `Malformed`, never an exception of another kind.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 MOST_HEADER = 16 * 2**20
 MOST_BYTES = 512 * 2**20
 MOST_BUFFERS = 100_000
+PIECE = 2**20  # bytes for which room is made at once
 _LENGTH = struct.Struct("!I")
 
 
@@ -73,13 +74,22 @@ class Channel:
             header = json.loads(self._exactly(length, deadline))
             sizes = header["sizes"]
             sound = isinstance(sizes, list) and all(type(size) is int and size >= 0 for size in sizes)
-        except (ValueError, TypeError, KeyError, RecursionError):
+        except (ValueError, TypeError, KeyError, RecursionError, MemoryError):
             raise Malformed("a header that is not JSON") from None
         if not sound or sum(sizes) > MOST_BYTES or len(sizes) > MOST_BUFFERS:
             raise Malformed("impossible sizes")
-        return header, [self._exactly(size, deadline) for size in sizes]
+        try:
+            return header, [self._exactly(size, deadline) for size in sizes]
+        except MemoryError:
+            raise Malformed("more bytes than there is memory for") from None
 
     def _exactly(self, size: int, deadline: float | None) -> bytearray:
+        data = bytearray()
+        while len(data) < size:
+            data += self._piece(min(size - len(data), PIECE), deadline)
+        return data
+
+    def _piece(self, size: int, deadline: float | None) -> bytearray:
         data = bytearray(size)
         rest = memoryview(data)
         while rest:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from decimal import Decimal
 from numbers import Real
@@ -21,6 +22,7 @@ from labkit.grading.channel import MOST_BUFFERS, MOST_BYTES, Malformed
 
 DEEPEST = 40
 MOST_ITEMS = 500_000  # of lists and dictionaries in one value: a list of all weights of a ResNet-20 fits
+MOST_ALIKE = 100  # keys or members with the same hash: each is compared with all before it
 MOST_BITS = 10_000  # of a number; Python itself refuses to write longer ones as text
 DTYPES = {
     str(dtype).removeprefix("torch."): dtype
@@ -144,6 +146,7 @@ class Decoder:
         self._known = known
         self._graph = graph
         self._items = 0
+        self._used: set[int] = set()
 
     def decode(self, tree: Any, depth: int = 0) -> Any:
         if tree is None or isinstance(tree, bool | int | float | str):
@@ -165,10 +168,11 @@ class Decoder:
             case "l" | "u" | "s", [list(items)]:
                 self._count(len(items))
                 values = [self.decode(item, depth + 1) for item in items]
-                return values if tag == "l" else tuple(values) if tag == "u" else _set(values)
+                return values if tag == "l" else tuple(values) if tag == "u" else set(_distinct(values))
             case "d", [list(pairs)]:
                 self._count(len(pairs))
-                return {self.decode(k, depth + 1): self.decode(v, depth + 1) for k, v in pairs}
+                keys = _distinct([self.decode(key, depth + 1) for key, _ in pairs])
+                return dict(zip(keys, [self.decode(value, depth + 1) for _, value in pairs], strict=True))
             case "t", [str(name), list(shape), int(number), graph]:
                 return self._tensor(DTYPES[name], shape, number, graph)
             case "a", [str(name), list(shape), int(number), bool(scalar)]:
@@ -207,16 +211,20 @@ class Decoder:
         return array[()] if scalar and not shape else array
 
     def _sized(self, number: int, shape: list[int], itemsize: int) -> bytearray:
-        if not all(type(size) is int and 0 <= size < 2**40 for size in shape) or len(shape) > 32:
+        if len(shape) > 32 or not all(type(size) is int and size >= 0 for size in shape):
+            raise Malformed("an impossible shape")
+        if math.prod(size or 1 for size in shape) > MOST_BYTES:  # the others count, too, where one is 0
             raise Malformed("an impossible shape")
         if number < 0 or len(self._buffers[number]) != math.prod(shape) * itemsize:
             raise Malformed("a shape that does not fit its bytes")
+        if number in self._used:  # some are copied: a few bytes of JSON would make as much of them each time
+            raise Malformed("bytes that are used twice")
+        self._used.add(number)
         return self._buffers[number]
 
 
-def _set(values: list[Any]) -> set[Any]:
-    """One by one: half a million numbers with the same hash in one call would be out of an alarm's reach."""
-    found = set()
-    for value in values:
-        found.add(value)
-    return found
+def _distinct(values: list[Any]) -> list[Any]:
+    """The values, if they can be told apart in a short time; else Malformed, or TypeError as of `hash`."""
+    if len(values) > MOST_ALIKE and max(Counter(map(hash, values)).values()) > MOST_ALIKE:
+        raise Malformed("values that cannot be told apart")
+    return values

@@ -26,7 +26,7 @@ CELL_TYPES = ("code", "markdown", "raw")
 OUTPUT_TYPES = ("stream", "display_data", "execute_result", "error")
 GOOD_ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 CONFLICT = re.compile(r"^(<{7}|>{7})( |$)", re.M)  # of Git
-GOOD_TAG = re.compile(r"[^,]{1,100}")
+GOOD_TAG = re.compile(r"[^,\ud800-\udfff]{1,100}")
 NBGRADER = (
     "grade_id", "grade", "solution", "locked", "task", "points", "schema_version", "cell_type", "checksum",
 )  # fmt: skip
@@ -219,7 +219,7 @@ def _notebook_metadata(given: object) -> dict[str, Any]:
 
 def _is_small(value: object) -> bool:
     if isinstance(value, str):
-        return len(value) <= 200
+        return len(value) <= 200 and value.isprintable()  # half of a surrogate pair is not
     return value is None or (isinstance(value, (int, float)) and abs(value) < 2**53)  # so no NaN either
 
 

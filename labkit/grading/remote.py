@@ -181,7 +181,11 @@ class Calls:
     ) -> tuple[dict[str, Any], list[bytearray]]:
         """Have an earlier notebook's reference run, on copies of the call's objects as the student's code
         has changed them; nothing of that is computed with here."""
-        notebook, path = map(str, asked["reference"])
+        match asked["reference"]:
+            case [str(notebook), str(path)]:
+                pass
+            case _:
+                raise Malformed("a question for nothing")
         told = {key: asked[key] for key in ("changes", "arguments", "own")} | {"packed": len(buffers)}
         try:
             answer, given = self._reference(

@@ -15,6 +15,7 @@ from labkit.grading.sandbox import IsolationError, Limits
 from labkit.grading.verdicts import VerdictKind
 
 START_SECONDS = 300
+MOST_SAID = 100  # characters of a line of the keeper's
 # how a process ended (as the keeper says it) -> (kind of verdict, sentence)
 SAID: dict[object, tuple[VerdictKind, str]] = {
     "memory": ("out of memory", "it used more memory than there is"),
@@ -72,10 +73,12 @@ class Student:
             for line in data.splitlines():
                 # a student's code that gets hold of the first process may have written anything
                 with contextlib.suppress(ValueError):
-                    value = json.loads(line)
+                    value = json.loads(line[:MOST_SAID])
                     last = value if value != 0 or last is None else last
-        ended = ("crashed", f"its process ended (exit status {last})")
-        return SAID.get(last, ended) if isinstance(last, int | str) else ("crashed", "its process ended")
+        if isinstance(last, int | str) and last in SAID:
+            return SAID[last]
+        status = f" (exit status {last})" if type(last) is int and abs(last) < 256 else ""
+        return "crashed", f"its process ended{status}"
 
     def stop(self) -> None:
         """End all of it; returns when nothing is left."""

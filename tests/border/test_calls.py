@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import linecache
 import os
+import socket
 import time
 from collections.abc import Callable
 from typing import Any
@@ -18,8 +19,9 @@ pytest.importorskip("nbgrader")
 
 from labkit.check import fixtures
 from labkit.check.engine import Failed
+from labkit.grading.channel import Channel
 from labkit.grading.plain import Opaque
-from labkit.grading.remote import Lost, Remote
+from labkit.grading.remote import Calls, Lost, Remote
 from labkit.grading.worker import _Reference
 from labkit.models import prunable_layers
 
@@ -406,3 +408,26 @@ def test_only_names_and_lines_that_the_student_wrote_are_shown(
     with pytest.raises(ValueError, match="mine") as caught:
         remote()
     assert getattr(caught.value, "student_line", None) == line
+
+
+@pytest.mark.parametrize(
+    "question", [[], ["01"], ["01", "f", 3], [1, "f"], ["01", None], "ab", {"01": 1, "f": 2}, 5, None]
+)
+def test_a_question_for_no_reference_is_forged(question: Any) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        there, accused = Channel(theirs), list[str]()
+        there.send({"names": {"f": {"kind": "callable", "name": "f"}}})
+        there.send({"reference": question, "changes": {}, "arguments": ["l", []], "own": {}})
+        gone = ("crashed", "gone")
+        calls = Calls(
+            Channel(ours),
+            time.monotonic() + 60,
+            lambda *_: pytest.fail(),
+            accused.append,
+            lambda: gone,
+            lambda words: True,
+        )
+        with pytest.raises(Lost) as caught:
+            calls.names(["f"])["f"](1.0)
+    assert caught.value.kind == "crashed" and len(accused) == 1

@@ -114,6 +114,44 @@ def test_an_announced_size_costs_no_memory_beyond_the_limit(pair: Pair) -> None:
         tracemalloc.stop()
 
 
+def test_bytes_that_are_announced_and_do_not_come_take_no_memory(pair: Pair) -> None:
+    end, theirs = pair
+    theirs.sendall(message({"sizes": [10, channel.MOST_BYTES - 10]}, bytes(1000)))
+    theirs.close()
+    tracemalloc.start()
+    try:
+        with pytest.raises(Gone):
+            end.receive(soon())
+        assert tracemalloc.get_traced_memory()[1] < 4 * channel.PIECE
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("size", [channel.PIECE - 1, channel.PIECE, channel.PIECE + 1, 3 * channel.PIECE])
+def test_buffers_around_the_size_of_a_piece_arrive_whole(pair: Pair, size: int) -> None:
+    end, theirs = pair
+    data = random.Random(size).randbytes(size)
+    thread = threading.Thread(target=theirs.sendall, args=(message({"sizes": [size, 1]}, data + b"x"),))
+    thread.start()
+    assert end.receive(soon())[1] == [data, b"x"]
+    thread.join()
+
+
+def test_more_than_there_is_memory_for_is_malformed(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    end, theirs = pair
+    whole = Channel._exactly
+
+    def short_of_memory(self: Channel, size: int, deadline: float | None) -> bytearray:
+        if size == 5:
+            raise MemoryError
+        return whole(self, size, deadline)
+
+    monkeypatch.setattr(Channel, "_exactly", short_of_memory)
+    theirs.sendall(message({"sizes": [5]}, b"abcde"))
+    with pytest.raises(Malformed, match="memory"):
+        end.receive(soon())
+
+
 def test_the_limits_themselves_are_allowed(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     end, theirs = pair
     monkeypatch.setattr(channel, "MOST_BYTES", 10)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import random
+import time
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
@@ -136,6 +137,7 @@ FORGED: list[Any] = [
     ["t", "float32", [1], -1, None], ["a", "|O", [1], 0, False], ["a", "O8", [1], 0, False], ["a", "f4,f4", [1], 0, True],
     ["d", [[["l", []], 1]]], ["d", [1]], ["s", [["l", []]]], ["T", 0], ["f", "abc"], ["y", "object"], ["l", 3],
     [["l"], 1], {"a": 1}, ["t", "float32", [True], 0, None], ["u", {"0": 1}],
+    ["l", [["t", "uint8", [4], 0, None]] * 2], ["d", [["x", ["t", "bool", [4], 0, None]], ["y", ["a", "|b1", [4], 0, False]]]],
 ]  # fmt: skip
 
 
@@ -148,6 +150,37 @@ def test_a_forged_value_is_malformed_and_nothing_else(tree: Any) -> None:
 def test_too_many_items_are_malformed() -> None:
     with pytest.raises(Malformed, match="items"):
         Decoder([]).decode(["l", [["l", [0] * 1000] for _ in range(501)]])
+
+
+@pytest.mark.parametrize("size", [2**40, 2**39, 2**30])
+def test_an_empty_tensor_has_no_impossible_size(size: int) -> None:
+    for shape in ([0, size], [size, 0], [2**20, 0, size]):
+        for tree in (["t", "uint8", shape, 0, None], ["a", "|u1", shape, 0, False]):
+            with pytest.raises(Malformed):
+                Decoder([bytearray()]).decode(tree)
+
+
+ALIKE = [k * (2**61 - 1) for k in range(100_000)]  # the hash of each is 0
+
+
+@pytest.mark.parametrize(
+    "tree",
+    [
+        ["s", ALIKE], ["d", [[number, None] for number in ALIKE]],
+        ["s", [["u", [number, "x"]] for number in ALIKE]], ["l", [["s", ALIKE[:101] * 10]] * 3],
+    ],
+    ids=["a set", "keys", "tuples", "many sets"],
+)  # fmt: skip
+def test_values_of_one_hash_do_not_take_minutes(tree: Any) -> None:
+    begin = time.process_time()
+    with pytest.raises(Malformed):
+        Decoder([]).decode(tree)
+    assert time.process_time() - begin < 20  # without the bound an hour
+
+
+def test_many_different_values_can_be_told_apart() -> None:
+    for value in (set(range(100_000)), {k / 8: str(k) for k in range(50_000)}, {-1, -2, 2**61 - 1, 0}):
+        assert crossed(value) == value
 
 
 def test_a_byte_of_2_is_true() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from dataclasses import asdict
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 pytest.importorskip("nbgrader")
 
-from labkit.grading.answered import Unbelievable, read, written
+from labkit.grading.answered import MOST_VALUES, Unbelievable, read, written
 from labkit.grading.verdicts import Cell, Graded, Job, Verdict
 from labkit.outcomes import Outcome
 
@@ -67,11 +68,25 @@ def verdict(**more: Any) -> bytes:
         verdict(points="5"), verdict(kind="excellent"), verdict(sentence=None), verdict(printed=["x"]),
         verdict(checks=[{}]), verdict(checks=[asdict(CHECKS[0]) | {"state": "won"}]),
         verdict(checks=[asdict(CHECKS[0]) | {"points": None}]),
+        changed(seconds=10**400), verdict(points=10**400), verdict(points=-(10**400)),  # too long for a float
+        verdict(checks=[asdict(CHECKS[0]) | {"points": 10**400}]),
     ],
 )  # fmt: skip
 def test_what_no_honest_process_says_is_not_believed(data: bytes) -> None:
     with pytest.raises(Unbelievable):
         read(data, JOB)
+
+
+@pytest.mark.parametrize("part", [b"{},", b"[],", b"[{}],"], ids=bytes.decode)
+def test_an_answer_of_millions_of_values_is_refused_before_it_takes_memory(part: bytes) -> None:
+    data = b'{"verdicts": [' + part * (MOST_VALUES // 2) + b"0]}"
+    tracemalloc.start()
+    try:
+        with pytest.raises(Unbelievable):
+            read(data, JOB)
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
 
 
 def test_names_and_possible_points_are_the_jobs_and_what_is_shown_is_safe() -> None:

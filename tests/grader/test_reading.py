@@ -61,7 +61,8 @@ ANYTHING: list[Any] = [
     {"": {"": 0}}, {"image/png": PNG}, {"a.png": {"image/png": PNG, "text/html": "<script>"}},
     {"a.png": {"image/png": DEEP}}, {"\ud800": {"image/png": PNG}},
     {"tags": None}, {"tags": ["a", "a", "b,c", 3, DEEP, "", "x" * 1000]},
-    {"tags": "test"}, {"tags": {"a": 1}},
+    {"tags": "test"}, {"tags": {"a": 1}}, {"tags": ["\ud800", "half \udfff"]},
+    {"nbgrader": {"grade_id": "\ud83d", "cell_type": "\udc00"}},
     {"nbgrader": DEEP}, {"nbgrader": {"grade_id": DEEP, "points": HUGE, "own": DEEP}},
     {"format": 3, "name": 3},
     [{"output_type": "stream"}], [{"output_type": "stream", "text": DEEP, "name": DEEP}],
@@ -83,7 +84,13 @@ def test_whatever_a_cell_holds_the_notebook_is_valid(key: str) -> None:
         nbformat.writes(nb).encode()  # there is nothing in it that UTF-8 could not hold
 
 
-@pytest.mark.parametrize("metadata", [None, DEEP, {"kernelspec": DEEP}, {"kernelspec": {"name": DEEP}}])
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        None, DEEP, {"kernelspec": DEEP}, {"kernelspec": {"name": DEEP}},
+        {"kernelspec": {"name": "\ud800", "display_name": "Python 3"}},
+    ],
+)  # fmt: skip
 def test_the_notebooks_own_metadata_cannot_hurt(metadata: object) -> None:
     nb, _ = read_notebook(file(code(), metadata=metadata))
     nbformat.validate(nb)
