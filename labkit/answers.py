@@ -34,7 +34,7 @@ def answers_in(name: str, given: Iterable[object]) -> list[Answer]:
 def _answer(name: str, found: Placed, release: Release) -> Answer:
     known, text = release.answers[name], found.answer(name)
     names = tuple(sorted(defined_names(known.source))) if known.type == "code" else ()
-    remark, stub = found.remarks.get(name, ""), is_untouched(text, known)
+    remark, stub = found.remarks.get(name, ""), is_untouched(text, known.source)
     if not stub:
         state, why = judged(text, names) if known.type == "code" else ("written", "")
         return Answer(name, names, state, why, remark)
@@ -56,7 +56,7 @@ def _traces(name: str, names: Sequence[str], found: Placed, release: Release) ->
         return "its cell is empty, and something was written into a text of the lab" if longer else ""
     others = (cell for i, cell in enumerate(found.cells) if i != found.place.get(name))
     for cell in (cell for cell in others if any(mentions(cell.source, one) for one in names)):
-        if not release.holds(cell) and not is_untouched(cell.source, known):
+        if not release.holds(cell) and not is_untouched(cell.source, known.source):
             return f"its cell is empty, and a {cell.type} cell holds what may be its code"
     section = _section(name, found, release)
     if any(i in section for i in own):

@@ -86,7 +86,7 @@ class _Placing:
             at = self.place.get(name)
             if at is not None and self.cells[at].type != cell.type and name not in self.found.remarks:
                 self._remark(name, f"stood in a {self.cells[at].type} cell")
-            if not is_untouched(self.found.answer(name), cell):
+            if not is_untouched(self.found.answer(name), cell.source):
                 self._drop_stubs(cell)
 
     def _claim_by_mark(self, name: str, known: Cell) -> None:
@@ -132,7 +132,7 @@ class _Placing:
             self.notes.append(f"the answer {name} was split into {len(copies)} cells: put together again")
             return
         wanted = defined_names(known.source)
-        untouched = [i for i in copies if is_untouched(self.cells[i].source, known)]
+        untouched = [i for i in copies if is_untouched(self.cells[i].source, known.source)]
         written = [i for i in copies if i not in untouched] or copies
         defining = [i for i in written if wanted & self._bound(self.cells[i].source, wanted)] or written
         self.place[name] = defining[-1]
@@ -164,7 +164,7 @@ class _Placing:
             self.text[name] = "\n\n".join(texts)
         else:
             at = max(i for rank, i, _ in chosen if not rank)
-            if current is not None and is_untouched(self.cells[current].source, known):
+            if current is not None and is_untouched(self.cells[current].source, known.source):
                 self.gone.add(current)
             self.place[name] = at
             if len(texts) > 1:
@@ -232,7 +232,7 @@ class _Placing:
         Otherwise nobody would read them: an untouched stub gets no points without being looked at.
         """
         at = self.place.get(name)
-        if at is None or name in self.text or not is_untouched(self.cells[at].source, known):
+        if at is None or name in self.text or not is_untouched(self.cells[at].source, known.source):
             return
         above, question = self._own_words(at, -1)
         below, follower = self._own_words(at, 1)
@@ -273,7 +273,7 @@ class _Placing:
         wanted = defined_names(known.source)
         free = (i for i in self._free() if self.cells[i].type == "code")
         near = (i for i in free if any(name in self.cells[i].source for name in wanted))
-        self.gone.update([i for i in near if is_untouched(self.cells[i].source, known)])
+        self.gone.update([i for i in near if is_untouched(self.cells[i].source, known.source)])
 
     def _bound(self, source: str, wanted: Iterable[str]) -> set[str]:
         """Those of `wanted` that a text defines, and not as a stub."""

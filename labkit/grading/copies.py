@@ -14,6 +14,7 @@ from labkit.grading.files import printable
 from labkit.grading.opening import File
 from labkit.grading.reading import Unreadable, read_notebook
 from labkit.grading.repair import EXPERIMENT, Mended, grade_id_of, repair
+from labkit.written import is_untouched
 
 MOST_COPIES = 20  # of a notebook, that are looked into
 
@@ -98,8 +99,8 @@ def is_answer(cell: NotebookNode) -> bool:
 
 
 def is_written(source: str, stub: str) -> bool:
-    """Whether an answer is more than what was released, white space apart."""
-    return source.split() not in ([], stub.split())
+    """Whether an answer is more than what was released."""
+    return not is_untouched(source, stub)
 
 
 def _emptiness(copy: Copy, alone: bool) -> int:

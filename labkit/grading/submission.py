@@ -135,7 +135,7 @@ def cells_of(name: str, submission: Submission, assignment: Assignment) -> tuple
     first = next((i for i, cell in enumerate(cells) if cell.kind == "answer"), 0)
     start = 1 + max((i for i, cell in enumerate(cells[:first]) if cell.kind == "setup"), default=first - 1)
     answers = (cell for cell in cells if cell.kind == "answer")
-    stubs = [cell for cell in answers if is_untouched(cell.source, released[cell.grade_id])]
+    stubs = [cell for cell in answers if is_untouched(cell.source, released[cell.grade_id].source)]
     return (*cells[:start], *stubs, *(cell for cell in cells[start:] if cell not in stubs))
 
 

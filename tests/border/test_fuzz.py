@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import signal
 import time
@@ -45,7 +46,7 @@ def test_every_reader_is_sent_frames(every: dict[str, Reader]) -> None:
 
 # ---- the control: what is wrong with these is found
 
-HELD: list[bytearray] = []
+HELD: list[mmap.mmap] = []
 
 
 def fails(frame: bytes) -> None:
@@ -67,7 +68,8 @@ def takes_memory(frame: bytes) -> None:
 
 
 def keeps_memory(frame: bytes) -> None:
-    HELD.extend(bytearray(2**20) for _ in range(64))
+    HELD.append(mmap.mmap(-1, 2**26))  # pages of its own, not what a heap had left
+    HELD[-1].write(bytes(2**26))
 
 
 def waits_for_ever(frame: bytes) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import tarfile
 import zipfile
 from pathlib import Path
@@ -27,7 +28,8 @@ def only_answers(*names: str) -> NotebookNode:
         known = (cell for cell in released(name).cells if grade_id_of(cell) is not None)
         for cell in known:
             if cell.cell_type == "code" and cell.metadata["nbgrader"]["solution"]:
-                sources.append(f"{cell.source}\n# {name}")
+                written_in = re.sub(r"raise NotImplementedError\(.*\)", "return 0.0", cell.source)
+                sources.append(f"{written_in}\n# {name}")
     return nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources])
 
 

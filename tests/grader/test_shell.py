@@ -239,6 +239,7 @@ def test_an_unknown_magic_is_named(shell: Shell) -> None:
 
 def test_an_answer_gets_by_with_the_labs_packages_unless_the_notebook_installs_others(shell: Shell) -> None:
     source = "import no_such_package\nreached = 5"
+    shell._shell._installs = False  # as in a new notebook
     shell.run("reached = 0")
     shell.run(source, answer=True)
     assert shell.names["reached"] == 0
