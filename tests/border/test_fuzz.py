@@ -47,6 +47,7 @@ def test_every_reader_is_sent_frames(every: dict[str, Reader]) -> None:
 # ---- the control: what is wrong with these is found
 
 HELD: list[mmap.mmap] = []
+SIZE = 64 * 2**20
 
 
 def fails(frame: bytes) -> None:
@@ -64,12 +65,12 @@ def works_too_long(frame: bytes) -> None:
 
 
 def takes_memory(frame: bytes) -> None:
-    bytearray(64 * 2**20)
+    mmap.mmap(-1, SIZE).write(bytes(SIZE))  # pages of its own, not what a heap had left
 
 
 def keeps_memory(frame: bytes) -> None:
-    HELD.append(mmap.mmap(-1, 2**26))  # pages of its own, not what a heap had left
-    HELD[-1].write(bytes(2**26))
+    HELD.append(mmap.mmap(-1, SIZE))
+    HELD[-1].write(bytes(SIZE))
 
 
 def waits_for_ever(frame: bytes) -> None:
@@ -100,7 +101,8 @@ def test_a_broken_reader_is_found_and_its_frame_kept(fault: Callable[[bytes], No
             fault(frame)
 
     reader = Reader("broken", lambda chance: chance.randbytes(chance.randrange(1, 256)), read, (ValueError,))
-    bounds = Bounds(seconds=0.1, hang=1.0 if fault is waits_for_ever else 300.0, memory=32 * 2**20)
+    seconds = 0.1 if fault is works_too_long else 60.0
+    bounds = Bounds(seconds=seconds, hang=1.0 if fault is waits_for_ever else 300.0, memory=32 * 2**20)
     done = run(reader, SEED, 600, tmp_path, bounds)
     expected = [n for n in range(600) if len(frame := frame_of(reader, SEED, n)) <= 200 and frame[0] == 7]
     assert expected[0] >= WARM

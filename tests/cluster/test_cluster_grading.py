@@ -7,7 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import psutil
@@ -54,7 +54,8 @@ class Story:
 def jobs(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Job]:
     """Students' notebooks of the tiny course; every third one is wrong."""
     course = made.make(tmp_path_factory.mktemp("course"))
-    assignment = Assignment.read(course.root / "nowhere", course.root / "source" / made.ASSIGNMENT)
+    source = Assignment.read(course.root / "nowhere", course.root / "source" / made.ASSIGNMENT)
+    assignment = replace(source, released=course.released)
     jobs = {}
     for number in range(JOBS):
         nb = course.answered(made.FIRST)

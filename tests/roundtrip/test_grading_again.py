@@ -19,7 +19,7 @@ from nbgrader.api import Gradebook
 
 from labkit.cli import app
 from labkit.errors import LabError
-from labkit.grading import files, intake, schedule
+from labkit.grading import files, opening, schedule
 from labkit.grading import verdicts as verdicts_module
 from labkit.grading.grade import Options, grade_class
 from labkit.grading.gradebook import GradebookWriter
@@ -154,7 +154,7 @@ def test_a_file_that_cannot_be_read_is_told(small: Path, monkeypatch: pytest.Mon
             raise PermissionError(13, "Permission denied", str(path))
         return opened(path)
 
-    for module in (files, intake):
+    for module in (files, opening):
         monkeypatch.setattr(module, "open_plain", refused)
     results = graded_now(small)
     assert results["ben"].notes[0] == f"{FIRST}.ipynb cannot be read (Permission denied)"
