@@ -97,6 +97,8 @@ def _like_array(original: np.ndarray, value: Any) -> np.ndarray:
 
 def _apply_module(module: nn.Module, told: Any, table: Table) -> None:
     members, rest = told
+    if not (isinstance(members, dict) and isinstance(rest, dict)):
+        raise Malformed("a module without attributes")
     for key, layer in module._modules.items():
         if layer is not None and members["_modules"].get(key, [None])[0] is not layer:
             raise Rebuilt(f"the net's part {key!r} is gone, or another one is in its place")
@@ -111,6 +113,8 @@ def _apply_members(
     """A module's parameters or buffers. rest: its other attributes, where `weight` may have gone."""
     now: dict[str, Any] = {}
     for key, (value, parameter, requires_grad) in told.items():  # in the student's order
+        if not isinstance(key, str) or len(key) > MOST_NAME:
+            raise Malformed("a name that is none")
         known = mine.get(key)
         if getattr(known, "is_placeholder", False):
             value = known
@@ -121,7 +125,7 @@ def _apply_members(
             if parameter is True and not isinstance(value, nn.Parameter):
                 value = nn.Parameter(value, requires_grad is True)
         elif key not in mine and not any(value is one for one in table.tensors):
-            value = _placeholder(key, parameter)  # that it is there is all that a test may want to know
+            value = _placeholder(parameter)  # that it is there is all that a test may want to know
         now[key] = value
     for key in mine.keys() - now.keys():
         attribute = rest.get(key) or [None]
@@ -131,9 +135,7 @@ def _apply_members(
     mine.update(now)
 
 
-def _placeholder(key: Any, parameter: Any) -> Tensor:
-    if not isinstance(key, str) or len(key) > MOST_NAME:
-        raise Malformed("a name that is none")
+def _placeholder(parameter: Any) -> Tensor:
     value = nn.Parameter(torch.empty(0), False) if parameter is True else torch.empty(0)
     value.is_placeholder = True  # type: ignore[attr-defined]
     return value

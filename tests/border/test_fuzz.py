@@ -124,3 +124,10 @@ def test_a_fault_of_the_fuzzers_own_is_none_of_a_readers(tmp_path: Path) -> None
 
     with pytest.raises(RuntimeError, match="the fuzzer itself failed at frame 0"):
         run(Reader("own", frame, bytes, ()), SEED, 10, tmp_path)
+
+
+@pytest.mark.parametrize("number", [16300, 24656, 27654])  # parameters whose names are no text
+def test_what_the_long_run_found_is_refused(every: dict[str, Reader], number: int) -> None:
+    reader = every["calls"]
+    with pytest.raises(reader.refuses):
+        reader.read(frame_of(reader, 1, number))
